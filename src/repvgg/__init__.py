@@ -1,0 +1,85 @@
+"""Train a multi-branch RepVGG, turn it into a plain stack of 3x3 convolutions with the same answers, prove it, ship it.
+
+Names are loaded when they are first used: importing this package imports no deep-learning framework.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from repvgg import compat
+    from repvgg.architecture import Architecture, SqueezeExcite
+    from repvgg.backbone import RepVGGBackbone
+    from repvgg.blocks import RepVGGBlock
+    from repvgg.conversion import reparameterize, switch_to_deploy
+    from repvgg.metadata import Metadata, Preprocessing, get_metadata, set_metadata
+    from repvgg.model import RepVGG
+    from repvgg.runner import Runner
+    from repvgg.runners import load_runner
+    from repvgg.saving import load_model, save_model
+    from repvgg.variants import get_variant, list_variants
+    from repvgg.verification import VerificationReport, verify
+    from repvgg.zoo import create_model
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Architecture": "repvgg.architecture",
+    "Metadata": "repvgg.metadata",
+    "Preprocessing": "repvgg.metadata",
+    "RepVGG": "repvgg.model",
+    "RepVGGBackbone": "repvgg.backbone",
+    "RepVGGBlock": "repvgg.blocks",
+    "Runner": "repvgg.runner",
+    "SqueezeExcite": "repvgg.architecture",
+    "VerificationReport": "repvgg.verification",
+    "create_model": "repvgg.zoo",
+    "get_metadata": "repvgg.metadata",
+    "get_variant": "repvgg.variants",
+    "list_variants": "repvgg.variants",
+    "load_model": "repvgg.saving",
+    "load_runner": "repvgg.runners",
+    "reparameterize": "repvgg.conversion",
+    "save_model": "repvgg.saving",
+    "set_metadata": "repvgg.metadata",
+    "switch_to_deploy": "repvgg.conversion",
+    "verify": "repvgg.verification",
+}
+
+__all__ = [
+    "Architecture",
+    "Metadata",
+    "Preprocessing",
+    "RepVGG",
+    "RepVGGBackbone",
+    "RepVGGBlock",
+    "Runner",
+    "SqueezeExcite",
+    "VerificationReport",
+    "compat",
+    "create_model",
+    "get_metadata",
+    "get_variant",
+    "list_variants",
+    "load_model",
+    "load_runner",
+    "reparameterize",
+    "save_model",
+    "set_metadata",
+    "switch_to_deploy",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "compat":
+        return import_module("repvgg.compat")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'repvgg' has no attribute '{name}'")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

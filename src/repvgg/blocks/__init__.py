@@ -1,0 +1,28 @@
+"""Re-parameterizable blocks: one file a block, and the table of them."""
+
+from collections.abc import Mapping
+
+from repvgg.blocks.auxiliary import AuxiliaryClassifier
+from repvgg.blocks.base import ReparameterizableBlock
+from repvgg.blocks.branches import BatchNorm, ConvBatchNorm, ConvBias
+from repvgg.blocks.recording import recorded_inputs
+from repvgg.blocks.repvgg import RepVGGBlock
+from repvgg.blocks.single_path import SinglePath
+from repvgg.blocks.squeeze_excite import SqueezeExcitation
+
+BLOCKS: Mapping[str, type[ReparameterizableBlock]] = {
+    "RepVGGBlock": RepVGGBlock,
+}
+
+__all__ = [
+    "BLOCKS",
+    "AuxiliaryClassifier",
+    "BatchNorm",
+    "ConvBatchNorm",
+    "ConvBias",
+    "RepVGGBlock",
+    "ReparameterizableBlock",
+    "SinglePath",
+    "SqueezeExcitation",
+    "recorded_inputs",
+]

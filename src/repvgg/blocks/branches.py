@@ -1,0 +1,260 @@
+"""The parallel branches of a block. Their weights can be released, which is how a block sheds them in place."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from repvgg import fold, ops
+from repvgg.blocks.shapes import Shape, channels_of, check_groups, strided_shape
+
+Tensor = Any
+Read = Callable[[Any], fold.Array]
+"""Turns a Keras variable into the array that folding calculates with."""
+
+EPSILON = 1e-5
+MOMENTUM = 0.9
+"""PyTorch's BatchNorm2d defaults (its momentum 0.1 is Keras's 0.9); Keras's own, 1e-3 and 0.99, train differently."""
+
+
+def tensor_of(variable: Any) -> Tensor:
+    """The backend's own tensor behind a Keras variable; gradients flow through it."""
+    return variable.value
+
+
+def float64_of(variable: Any) -> np.ndarray:
+    """A copy of a Keras variable in NumPy float64."""
+    return np.asarray(keras.ops.convert_to_numpy(variable)).astype(np.float64)
+
+
+def torch_initializer() -> Any:
+    """PyTorch's default for convolutions: uniform in +-1/sqrt(fan_in)."""
+    return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
+
+
+@keras.saving.register_keras_serializable(package="repvgg")
+class BatchNorm(keras.layers.Layer):
+    """Batch normalization with PyTorch's constants, unbiased running variance and one fused operation.
+
+    (N, H, W, C) or (N, C, H, W) in, the same shape out. In training it normalizes with the batch's statistics and
+    updates the running ones; in inference, or when `trainable` is False, it uses the running ones.
+    """
+
+    def __init__(
+        self, *, momentum: float = MOMENTUM, epsilon: float = EPSILON, data_format: str = "channels_last", **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.momentum = momentum
+        self.epsilon = epsilon
+        self.data_format = data_format
+
+    def build(self, input_shape: Shape) -> None:
+        channels = channels_of(input_shape, self.data_format, self.name)
+
+        def weight(name: str, initializer: str, *, trainable: bool) -> Any:
+            # No autocast: fused normalization wants its parameters in the wide dtype. Replicas of one machine update
+            # their own running statistics, and the mean of them is what is read and saved.
+            return self.add_weight(
+                name=name,
+                shape=(channels,),
+                initializer=initializer,
+                trainable=trainable,
+                autocast=False,
+                aggregation="none" if trainable else "mean",
+            )
+
+        self.gamma = weight("gamma", "ones", trainable=True)
+        self.beta = weight("beta", "zeros", trainable=True)
+        self.moving_mean = weight("moving_mean", "zeros", trainable=False)
+        self.moving_variance = weight("moving_variance", "ones", trainable=False)
+
+    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
+        if not (training and self.trainable):
+            return ops.batch_norm_inference(
+                inputs,
+                self.gamma.value,
+                self.beta.value,
+                self.moving_mean.value,
+                self.moving_variance.value,
+                epsilon=self.epsilon,
+                data_format=self.data_format,
+            )
+        result = ops.batch_norm_training(
+            inputs,
+            self.gamma.value,
+            self.beta.value,
+            epsilon=self.epsilon,
+            data_format=self.data_format,
+        )
+        keep = self.momentum
+        self.moving_mean.assign(self.moving_mean * keep + result.mean * (1 - keep))
+        self.moving_variance.assign(self.moving_variance * keep + result.variance * (1 - keep))
+        return result.outputs
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return input_shape
+
+    def read(self, read: Read) -> fold.BatchNorm:
+        """Its parameters, as the arithmetic of `repvgg.fold` wants them."""
+        return fold.BatchNorm(
+            gamma=read(self.gamma),
+            beta=read(self.beta),
+            mean=read(self.moving_mean),
+            variance=read(self.moving_variance),
+            epsilon=self.epsilon,
+        )
+
+    def release(self) -> None:
+        """Gives up all weights; the layer cannot be called any more."""
+        del self.gamma, self.beta, self.moving_mean, self.moving_variance
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "momentum": self.momentum,
+            "epsilon": self.epsilon,
+            "data_format": self.data_format,
+        }
+
+
+@keras.saving.register_keras_serializable(package="repvgg")
+class ConvBatchNorm(keras.layers.Layer):
+    """A convolution without bias, padded as PyTorch does, then `BatchNorm`.
+
+    (N, H, W, C) -> (N, ceil(H / strides), ceil(W / strides), filters), or with channels first.
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int,
+        *,
+        strides: int = 1,
+        groups: int = 1,
+        dilation_rate: int = 1,
+        momentum: float = MOMENTUM,
+        epsilon: float = EPSILON,
+        data_format: str = "channels_last",
+        kernel_initializer: Any = None,
+        kernel_regularizer: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.kernel_size = kernel_size
+        self.strides = strides
+        self.groups = groups
+        self.dilation_rate = dilation_rate
+        self.data_format = data_format
+        self.kernel_initializer = keras.initializers.get(kernel_initializer) or torch_initializer()
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.norm = BatchNorm(
+            momentum=momentum, epsilon=epsilon, data_format=data_format, dtype=self.dtype_policy, name="norm"
+        )
+
+    def build(self, input_shape: Shape) -> None:
+        channels = channels_of(input_shape, self.data_format, self.name)
+        check_groups(channels, self.filters, self.groups, self.name)
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(self.kernel_size, self.kernel_size, channels // self.groups, self.filters),
+            initializer=self.kernel_initializer,
+            regularizer=self.kernel_regularizer,
+        )
+        self.norm.build(self.compute_output_shape(input_shape))
+
+    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
+        outputs = ops.conv2d(
+            inputs,
+            self.kernel.value,
+            strides=self.strides,
+            dilation_rate=self.dilation_rate,
+            groups=self.groups,
+            data_format=self.data_format,
+        )
+        return self.norm(outputs, training=training)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return strided_shape(input_shape, self.filters, self.strides, self.data_format)
+
+    def fold(self, read: Read) -> fold.Linear:
+        """Kernel and bias of the one convolution this is in inference."""
+        return fold.fold_batch_norm(read(self.kernel), self.norm.read(read))
+
+    def release(self) -> None:
+        """Gives up all weights; the layer cannot be called any more."""
+        del self.kernel
+        self.norm.release()
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "strides": self.strides,
+            "groups": self.groups,
+            "dilation_rate": self.dilation_rate,
+            "momentum": self.norm.momentum,
+            "epsilon": self.norm.epsilon,
+            "data_format": self.data_format,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+        }
+
+
+@keras.saving.register_keras_serializable(package="repvgg")
+class ConvBias(keras.layers.Layer):
+    """A convolution with bias, padded as PyTorch does: what a block keeps when it is converted in place."""
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int,
+        *,
+        strides: int = 1,
+        groups: int = 1,
+        dilation_rate: int = 1,
+        data_format: str = "channels_last",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.kernel_size = kernel_size
+        self.strides = strides
+        self.groups = groups
+        self.dilation_rate = dilation_rate
+        self.data_format = data_format
+
+    def build(self, input_shape: Shape) -> None:
+        channels = channels_of(input_shape, self.data_format, self.name)
+        check_groups(channels, self.filters, self.groups, self.name)
+        shape = (self.kernel_size, self.kernel_size, channels // self.groups, self.filters)
+        self.kernel = self.add_weight(name="kernel", shape=shape, initializer=torch_initializer())
+        self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer="zeros")
+
+    def call(self, inputs: Tensor) -> Tensor:
+        outputs = ops.conv2d(
+            inputs,
+            self.kernel.value,
+            strides=self.strides,
+            dilation_rate=self.dilation_rate,
+            groups=self.groups,
+            data_format=self.data_format,
+        )
+        shape = (1, 1, 1, -1) if self.data_format == "channels_last" else (1, -1, 1, 1)
+        return outputs + keras.ops.reshape(self.bias, shape)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return strided_shape(input_shape, self.filters, self.strides, self.data_format)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "strides": self.strides,
+            "groups": self.groups,
+            "dilation_rate": self.dilation_rate,
+            "data_format": self.data_format,
+        }

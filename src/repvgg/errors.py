@@ -1,0 +1,70 @@
+"""Everything this package raises on purpose.
+
+    RepVGGError
+    ├── InputError                  the caller can mend it (command line: exit status 2)
+    │   ├── UnknownNameError        a variant, block, target or option that does not exist
+    │   ├── FileError               missing, unreadable, truncated or of an unknown kind
+    │   │   ├── ImageError          a file that is no readable image
+    │   │   └── CheckpointError     a checkpoint that is damaged or does not fit
+    │   │       └── UnsafeCheckpointError   a pickle that asks for more than tensors
+    │   ├── OutputExistsError       an output that would be overwritten
+    │   ├── MissingDependencyError  an optional package that is not installed
+    │   └── ConversionError         a model that cannot be re-parameterized
+    └── VerificationError           two forms do not agree (command line: exit status 1)
+
+Each message says what happened, what was expected, and how to go on.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class RepVGGError(Exception):
+    """The root of this package's errors."""
+
+
+class InputError(RepVGGError, ValueError):
+    """An argument, file or option the caller can mend."""
+
+
+class UnknownNameError(InputError):
+    """A name that is not in its table."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        names = list(known)
+        folded = {known_name.casefold(): known_name for known_name in names}
+        near = [folded[match] for match in get_close_matches(name.casefold(), folded, n=3, cutoff=0.5)]
+        hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(names)}."
+        super().__init__(f"There is no {kind} called '{name}'. {hint}")
+
+
+class FileError(InputError):
+    """A file that is missing, unreadable, truncated or of an unknown kind."""
+
+
+class ImageError(FileError):
+    """A file that cannot be read as an image."""
+
+
+class CheckpointError(FileError):
+    """A checkpoint that is damaged, or does not fit the model."""
+
+
+class UnsafeCheckpointError(CheckpointError):
+    """A checkpoint whose pickle names something other than tensors; nothing in it has run."""
+
+
+class OutputExistsError(InputError, FileExistsError):
+    """An output path that is already taken."""
+
+
+class MissingDependencyError(InputError, ImportError):
+    """An optional package that is needed here and is not installed."""
+
+
+class ConversionError(InputError):
+    """A model that cannot be turned into its single-path form."""
+
+
+class VerificationError(RepVGGError):
+    """Two forms of a network that should give the same answers and do not."""

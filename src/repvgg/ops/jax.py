@@ -1,0 +1,45 @@
+"""JAX: XLA fuses the elementwise work by itself."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Tensor = Any
+
+
+def conv2d(
+    inputs: Tensor, kernel: Tensor, strides: int, dilation_rate: int, groups: int, data_format: str
+) -> Tensor:
+    pad = dilation_rate * (kernel.shape[0] // 2)
+    layout = "NCHW" if data_format == "channels_first" else "NHWC"
+    return jax.lax.conv_general_dilated(
+        inputs,
+        kernel,
+        window_strides=(strides, strides),
+        padding=((pad, pad), (pad, pad)),
+        rhs_dilation=(dilation_rate, dilation_rate),
+        dimension_numbers=(layout, "HWIO", layout),
+        feature_group_count=groups,
+    )
+
+
+def batch_norm_training(
+    inputs: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, data_format: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    axes = (0, 2, 3) if data_format == "channels_first" else (0, 1, 2)
+    # Statistics of 16-bit inputs are taken in the dtype of the parameters, as the fused operations of the others do.
+    wide = inputs.astype(gamma.dtype)
+    mean, variance = jnp.mean(wide, axes), jnp.var(wide, axes)
+    outputs = batch_norm_inference(inputs, gamma, beta, mean, variance, epsilon, data_format)
+    count = inputs.size // mean.size
+    return outputs, mean, variance * (count / max(count - 1, 1))
+
+
+def batch_norm_inference(
+    inputs: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor, epsilon: float, data_format: str
+) -> Tensor:
+    shape = (1, -1, 1, 1) if data_format == "channels_first" else (1, 1, 1, -1)
+    scale = gamma * jax.lax.rsqrt(variance + epsilon)
+    outputs = (inputs - mean.reshape(shape)) * scale.reshape(shape) + beta.reshape(shape)
+    return outputs.astype(inputs.dtype)

@@ -1,0 +1,111 @@
+"""TensorFlow: explicit padding only where the stride is above 1, native grouped convolution, fused normalization."""
+
+from functools import cache
+from typing import Any
+
+import tensorflow as tf
+
+Tensor = Any
+
+
+def conv2d(
+    inputs: Tensor, kernel: Tensor, strides: int, dilation_rate: int, groups: int, data_format: str
+) -> Tensor:
+    if data_format == "channels_first" and not _has_gpu():
+        # TensorFlow's CPU kernels know NHWC only.
+        outputs = conv2d(tf.transpose(inputs, (0, 2, 3, 1)), kernel, strides, dilation_rate, groups, "channels_last")
+        return tf.transpose(outputs, (0, 3, 1, 2))
+    size = kernel.shape[0]
+    spatial_first = data_format == "channels_first"
+    if size == 1 and strides > 1:
+        # A strided 1x1 convolution of few channels corrupts the heap in oneDNN's backward pass; reading every second
+        # pixel first is the same mathematics.
+        step = slice(None, None, strides)
+        inputs = inputs[:, :, step, step] if spatial_first else inputs[:, step, step, :]
+        strides = 1
+    padding: Any = "SAME"
+    if strides > 1:
+        # "SAME" pads bottom and right only when the size is even.
+        pad = [dilation_rate * (size // 2)] * 2
+        none = [0, 0]
+        padding = [none, none, pad, pad] if spatial_first else [none, pad, pad, none]
+        if groups > 1 and not _has_gpu():
+            # The CPU has no gradient for a grouped convolution with explicit padding.
+            inputs = tf.pad(inputs, padding)
+            padding = "VALID"
+    layout = "NCHW" if spatial_first else "NHWC"
+    if groups > 1 and not _grouped_gradient_is_native(kernel.dtype.name):
+        axis = 1 if spatial_first else -1
+        pairs = zip(tf.split(inputs, groups, axis), tf.split(kernel, groups, -1), strict=True)
+        parts = [tf.nn.conv2d(x, k, strides, padding, layout, dilation_rate) for x, k in pairs]
+        return tf.concat(parts, axis)
+    return tf.nn.conv2d(inputs, kernel, strides, padding, layout, dilation_rate)
+
+
+def batch_norm_training(
+    inputs: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, data_format: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    if inputs.dtype == tf.float64:
+        # The fused operation stops at float32.
+        axes = [0, 2, 3] if data_format == "channels_first" else [0, 1, 2]
+        mean, variance = tf.nn.moments(inputs, axes)
+        outputs = batch_norm_inference(inputs, gamma, beta, mean, variance, epsilon, data_format)
+        count = tf.cast(tf.size(inputs) / tf.size(mean), tf.float64)
+        return outputs, mean, variance * count / tf.maximum(count - 1, 1)
+    empty = tf.zeros((0,), tf.float32)
+    result = tf.raw_ops.FusedBatchNormV3(
+        x=inputs,
+        scale=gamma,
+        offset=beta,
+        mean=empty,
+        variance=empty,
+        epsilon=epsilon,
+        data_format="NCHW" if data_format == "channels_first" else "NHWC",
+        is_training=True,
+    )
+    return result.y, result.batch_mean, result.batch_variance
+
+
+def batch_norm_inference(
+    inputs: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor, epsilon: float, data_format: str
+) -> Tensor:
+    if inputs.dtype == tf.float64:
+        shape = (1, -1, 1, 1) if data_format == "channels_first" else (1, 1, 1, -1)
+        parts = (tf.reshape(part, shape) for part in (mean, variance, beta, gamma))
+        return tf.nn.batch_normalization(inputs, *parts, epsilon)
+    return tf.raw_ops.FusedBatchNormV3(
+        x=inputs,
+        scale=gamma,
+        offset=beta,
+        mean=mean,
+        variance=variance,
+        epsilon=epsilon,
+        data_format="NCHW" if data_format == "channels_first" else "NHWC",
+        is_training=False,
+    ).y
+
+
+@cache
+def _has_gpu() -> bool:
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
+@cache
+def _grouped_gradient_is_native(dtype: str) -> bool:
+    """Whether this build computes the gradient of a grouped convolution itself: GPUs do; CPUs only through oneDNN.
+
+    Asked once for each dtype, by trying: oneDNN's presence depends on the build, the processor and an environment
+    variable, and there is no call that tells. Without it, the groups are convolved one by one.
+    """
+    if _has_gpu():
+        return True
+    with tf.init_scope():
+        inputs, kernel = tf.ones((1, 3, 3, 2), dtype), tf.ones((3, 3, 1, 2), dtype)
+        with tf.GradientTape() as tape:
+            tape.watch([inputs, kernel])
+            outputs = tf.nn.conv2d(inputs, kernel, 1, "SAME")
+        try:
+            tape.gradient(outputs, [inputs, kernel])
+        except tf.errors.InvalidArgumentError:
+            return False
+    return True

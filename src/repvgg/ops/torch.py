@@ -1,0 +1,59 @@
+"""PyTorch: its own operations on a channels-last view, so that no data is moved."""
+
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+Tensor = Any
+
+
+def conv2d(
+    inputs: Tensor, kernel: Tensor, strides: int, dilation_rate: int, groups: int, data_format: str
+) -> Tensor:
+    if data_format == "channels_last":
+        outputs = conv2d(inputs.permute(0, 3, 1, 2), kernel, strides, dilation_rate, groups, "channels_first")
+        return outputs.permute(0, 2, 3, 1)
+    size = kernel.shape[0]
+    if size == 1 and strides > 1:
+        # A strided 1x1 convolution of few channels corrupts the heap in oneDNN's channels-last backward pass; reading
+        # every second pixel first is the same mathematics.
+        inputs = inputs[:, :, ::strides, ::strides]
+        strides = 1
+    return functional.conv2d(
+        inputs,
+        kernel.permute(3, 2, 0, 1),
+        stride=strides,
+        padding=dilation_rate * (size // 2),
+        dilation=dilation_rate,
+        groups=groups,
+    )
+
+
+def batch_norm_training(
+    inputs: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, data_format: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    # With momentum 1 the "running" buffers end up holding this batch's mean and unbiased variance.
+    mean, variance = torch.zeros_like(gamma), torch.ones_like(gamma)
+    mean, variance = mean.detach(), variance.detach()
+    outputs = functional.batch_norm(
+        _channels_second(inputs, data_format), mean, variance, gamma, beta, training=True, momentum=1.0, eps=epsilon
+    )
+    return _channels_back(outputs, data_format), mean, variance
+
+
+def batch_norm_inference(
+    inputs: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor, epsilon: float, data_format: str
+) -> Tensor:
+    outputs = functional.batch_norm(
+        _channels_second(inputs, data_format), mean, variance, gamma, beta, training=False, eps=epsilon
+    )
+    return _channels_back(outputs, data_format)
+
+
+def _channels_second(inputs: Tensor, data_format: str) -> Tensor:
+    return inputs if data_format == "channels_first" else inputs.permute(0, 3, 1, 2)
+
+
+def _channels_back(outputs: Tensor, data_format: str) -> Tensor:
+    return outputs if data_format == "channels_first" else outputs.permute(0, 2, 3, 1)

@@ -1,0 +1,65 @@
+"""Everything that can be run, as a `Runner`: one file a runtime, and the table of file endings."""
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from repvgg.errors import FileError, InputError
+from repvgg.files import require_file
+from repvgg.runner import Runner
+
+# Ending -> (module, class). A module is imported when its ending is met: no runtime is loaded that is not used.
+RUNNERS: Mapping[str, tuple[str, str]] = {
+    ".keras": ("repvgg.runners.keras", "KerasRunner"),
+    ".onnx": ("repvgg.runners.onnx", "OnnxRunner"),
+}
+
+
+def load_runner(path: str | Path) -> Runner:
+    """Loads an artifact with its own runtime.
+
+    Args:
+        path: a `.keras` or `.onnx` file.
+
+    Raises:
+        FileError: if it is missing, damaged or of an unknown kind.
+        MissingDependencyError: if the runtime is not installed.
+
+    Example:
+        >>> runner = load_runner("digits.onnx")
+        >>> runner(images).shape                      # images: (8, 32, 32, 3), float32
+        (8, 10)
+    """
+    path = Path(path)
+    if path.suffix not in RUNNERS:
+        raise FileError(f"'{path}' ends in none of {', '.join(RUNNERS)}, which are the files that can be run.")
+    require_file(path, what="model")
+    module, name = RUNNERS[path.suffix]
+    loader: Callable[[Path], Runner] = getattr(import_module(module), name).load
+    return loader(path)
+
+
+def as_runner(network: Any, name: str = "network") -> Runner:
+    """A `Runner` for a model, a path, a callable from images to logits, or a `Runner` itself.
+
+    Raises:
+        InputError: for anything else.
+    """
+    if isinstance(network, Runner):
+        return network
+    if isinstance(network, str | Path):
+        return load_runner(network)
+    import keras
+
+    if isinstance(network, keras.Model):
+        from repvgg.runners.keras import KerasRunner
+
+        return KerasRunner(network)
+    if callable(network):
+        from repvgg.runners.function import FunctionRunner
+
+        return FunctionRunner(network, name)
+    raise InputError(
+        f"A keras.Model, a path, a callable or a Runner was expected, and a {type(network).__name__} came."
+    )

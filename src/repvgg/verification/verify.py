@@ -1,0 +1,87 @@
+"""Running two networks on the same images and reporting how far they are apart."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from repvgg.errors import InputError
+from repvgg.runner import Runner, check_images
+from repvgg.runners import as_runner
+from repvgg.verification.compare import NO_DIFFERENCE, difference, difference_of_all, top1_matches
+from repvgg.verification.probes import probe_images
+from repvgg.verification.report import BlockRow, VerificationReport
+
+BATCH = 32
+BLOCK_IMAGES = 4
+"""Block rows need few images, and the inputs of all blocks are held in memory."""
+
+
+def verify(reference: Any, candidate: Any, images: Any = None, rtol: float = 1e-4) -> VerificationReport:
+    """Compares two forms of one network.
+
+    Both run in inference mode, whatever mode or form they are in.
+
+    Args:
+        reference, candidate: each a `keras.Model`, a path to a file, a callable from images to logits, or a `Runner`.
+        images: preprocessed images (N, H, W, C); probe inputs of an even and an odd size if None.
+        rtol: relative error up to which the candidate passes. 1e-4 is some 800 roundings of float32: what a different
+            order of summation in a deep network can cause, and far below any mistake in folding or padding.
+
+    Raises:
+        InputError: if the two cannot be run on the same images.
+
+    Example:
+        >>> report = verify(model, reparameterize(model))
+        >>> report.passed, report.max_relative_error
+        (True, 1.3e-06)
+    """
+    first, second = as_runner(reference, name="reference"), as_runner(candidate, name="candidate")
+    batches = probe_images(first, second) if images is None else [check_images(_as_images(images), first)]
+    worst, matches, count, classifies = NO_DIFFERENCE, 0, 0, True
+    for batch in _split(batches, first.batch_size or second.batch_size or BATCH):
+        expected, received = first.outputs(batch), second.outputs(batch)
+        worst = worst.worse(difference_of_all(expected, received))
+        count += len(batch)
+        logits = next(iter(expected.values()))
+        classifies = classifies and len(expected) == 1 and logits.ndim == 2
+        if classifies:
+            matches += top1_matches(logits, next(iter(received.values())))
+    return VerificationReport(
+        reference=first.name,
+        candidate=second.name,
+        max_relative_error=worst.relative,
+        max_absolute_error=worst.absolute,
+        top1_agreement=matches / count if classifies else None,
+        rtol=rtol,
+        images=count,
+        image_shapes=tuple(batch.shape for batch in batches),
+        blocks=_block_rows(first, second, batches[0][:BLOCK_IMAGES]),
+    )
+
+
+def _as_images(images: Any) -> np.ndarray:
+    array = np.asarray(images, dtype=np.float32)
+    if array.ndim != 4 or len(array) == 0:
+        raise InputError(f"`images` must be a non-empty batch (N, H, W, C). Received an array of shape {array.shape}.")
+    return array
+
+
+def _split(batches: Sequence[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    for batch in batches:
+        for start in range(0, len(batch), size):
+            yield batch[start : start + size]
+
+
+def _block_rows(reference: Runner, candidate: Runner, images: np.ndarray) -> tuple[BlockRow, ...]:
+    common = [name for name in reference.blocks() if name in set(candidate.blocks())]
+    if not common:
+        return ()
+    inputs = reference.block_inputs(images) or candidate.block_inputs(images)
+    rows = []
+    for name in common:
+        if name not in inputs:
+            continue
+        found = difference(reference.run_block(name, inputs[name]), candidate.run_block(name, inputs[name]))
+        rows.append(BlockRow(name, found.relative, found.absolute))
+    return tuple(rows)
