@@ -102,6 +102,14 @@ class SinglePath:
         """The Conv2D layer."""
         return self.layers[""]
 
+    @property
+    def squeeze_excite(self) -> SqueezeExcite | None:
+        """Its channel attention, as the layers show it."""
+        if _SCALE not in self.layers:
+            return None
+        reduction = self.convolution.filters // self.layers[_DOWN].filters
+        return SqueezeExcite("before_activation" if _ACTIVATION in self.layers else "after_activation", reduction)
+
     def __call__(self, inputs: Tensor) -> Tensor:
         """Wires the layers up on a symbolic or an actual tensor."""
         outputs = self.layers[_PAD](inputs) if _PAD in self.layers else inputs

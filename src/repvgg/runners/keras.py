@@ -42,7 +42,7 @@ class KerasRunner(Runner):
         return next(iter(outputs.values()))
 
     def outputs(self, images: np.ndarray) -> Mapping[str, np.ndarray]:
-        return named_outputs(self._function(images), self._training_only)
+        return named_outputs(self._function(keras.ops.convert_to_tensor(images)), self._training_only)
 
     def blocks(self) -> tuple[str, ...]:
         return tuple(self._runnable_blocks())
@@ -52,7 +52,7 @@ class KerasRunner(Runner):
         if not blocks:
             return {}
         with recorded_inputs() as inputs:
-            _eager_call(self.model)(images)
+            _eager_call(self.model)(keras.ops.convert_to_tensor(images))
         return {name: inputs[id(block)] for name, block in blocks.items() if id(block) in inputs}
 
     def run_block(self, name: str, inputs: np.ndarray) -> np.ndarray:
@@ -103,10 +103,10 @@ def _eager_call(model: Any) -> Callable[[Any], Any]:
 
         def call(images: Any) -> Any:
             with torch.no_grad():
-                return model(keras.ops.convert_to_tensor(images), training=False)
+                return model(images, training=False)
 
         return call
-    return lambda images: model(keras.ops.convert_to_tensor(images), training=False)
+    return lambda images: model(images, training=False)
 
 
 def _compiled_call(model: Any) -> Callable[[Any], Any]:
@@ -116,8 +116,8 @@ def _compiled_call(model: Any) -> Callable[[Any], Any]:
 
         # Not `model.predict`: it goes through XLA by itself, which is slower on a CPU. The signature makes one trace
         # serve images of every size.
-        signature = [tf.TensorSpec(_open_shape(model), tf.float32)]
-        return tf.function(lambda images: model(images, training=False), input_signature=signature)
+        function = tf.function(lambda images: model(images, training=False))
+        return function.get_concrete_function(tf.TensorSpec(_open_shape(model), tf.float32))  # type: ignore[no-any-return]
     if backend == "jax":
         import jax
 

@@ -1,0 +1,67 @@
+"""ONNX files in ONNX Runtime."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from repvgg.dependencies import require
+from repvgg.errors import FileError
+from repvgg.metadata import Metadata
+from repvgg.runner import Runner
+
+METADATA_KEY = "repvgg"
+
+
+class OnnxRunner(Runner):
+    """Runs an ONNX file on the CPU.
+
+    Images go in as (N, H, W, C) whatever the graph wants; a graph with channels in the second place, which is ONNX's
+    habit, gets them transposed.
+    """
+
+    def __init__(self, session: Any, name: str) -> None:
+        self.session = session
+        self.name = name
+        (self._input,) = session.get_inputs()
+        self._outputs = [output.name for output in session.get_outputs()]
+        batch, *sides = (size if isinstance(size, int) else None for size in self._input.shape)
+        self._channels_first = sides[0] in (1, 3) or sides[2] not in (1, 3)
+        self.batch_size = batch
+        self.input_shape = (sides[1], sides[2], sides[0]) if self._channels_first else (sides[0], sides[1], sides[2])
+        custom = session.get_modelmeta().custom_metadata_map
+        self.metadata = Metadata.from_json(custom[METADATA_KEY]) if METADATA_KEY in custom else Metadata()
+
+    @classmethod
+    def load(cls, path: Path) -> "OnnxRunner":
+        """Reads an `.onnx` file.
+
+        Raises:
+            FileError: if ONNX Runtime cannot load it, or it does not take one batch of images.
+        """
+        runtime = require("onnxruntime", extra="onnx", purpose="Running an ONNX file")
+        try:
+            session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise FileError(f"ONNX Runtime cannot load '{path}': {str(error).splitlines()[0]}") from error
+        inputs = session.get_inputs()
+        if len(inputs) != 1 or len(inputs[0].shape) != 4:
+            shapes = ", ".join(f"{item.name} {item.shape}" for item in inputs)
+            raise FileError(f"'{path}' does not take one batch of images. Its inputs: {shapes}.")
+        return cls(session, path.name)
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        return next(iter(self.outputs(images).values()))
+
+    def outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        batch = np.asarray(images, dtype=np.float32)
+        if self._channels_first:
+            batch = np.ascontiguousarray(batch.transpose(0, 3, 1, 2))
+        results = self.session.run(self._outputs, {self._input.name: batch})
+        # Feature maps come back the way the images went in.
+        moved = [
+            array.transpose(0, 2, 3, 1) if self._channels_first and array.ndim == 4 else array for array in results
+        ]
+        if len(moved) == 1:
+            return {"output": moved[0]}
+        return dict(zip(self._outputs, moved, strict=True))
