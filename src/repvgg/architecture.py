@@ -152,4 +152,4 @@ def alternate_groups(groups: int, num_blocks: Sequence[int]) -> dict[int, int]:
 
     Places past 26 stay dense, as in the reference implementation; none of the paper's grouped networks has any.
     """
-    return {place: groups for place in range(2, min(26, sum(num_blocks)) + 1, 2)}
+    return dict.fromkeys(range(2, min(26, sum(num_blocks)) + 1, 2), groups)

@@ -83,5 +83,5 @@ class RepVGGBackbone(keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "RepVGGBackbone":
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "RepVGGBackbone":  # noqa: ARG003
         return cls(**config)

@@ -21,9 +21,9 @@ def reparameterize(model: Any, *, rtol: float | None = None) -> Any:
     """A new model in which every re-parameterizable block is one stock convolution, with the same answers.
 
     Any functional or Sequential model will do, however the blocks sit in it: nested, shared between branches, inside
-    `TimeDistributed`. Other layers are copied with their weights. Outputs of RepVGGplus's auxiliary classifiers are left
-    out. The original is not touched. The new model loads in a Keras that never imports this package (unless other custom
-    layers were in it).
+    `TimeDistributed`. Other layers are copied with their weights. Outputs of RepVGGplus's auxiliary classifiers are
+    left out. The original is not touched. The new model loads in a Keras that never imports this package (unless other
+    custom layers were in it).
 
     Before the model is handed over, both forms are run on probe inputs.
 
@@ -72,10 +72,14 @@ def _blocks_of(model: Any) -> list[ReparameterizableBlock]:
         raise ConversionError(f"A Keras model was expected, and a {type(model).__name__} came.")
     blocks = [layer for layer in all_layers(model) if isinstance(layer, ReparameterizableBlock)]
     if not blocks:
-        form = "It says that it is in its deploy form already." if get_metadata(model).form == "deploy" else (
-            "Either it was converted before, or it was built of other layers."
+        form = (
+            "It says that it is in its deploy form already."
+            if get_metadata(model).form == "deploy"
+            else ("Either it was converted before, or it was built of other layers.")
         )
-        raise ConversionError(f"'{model.name}' contains no re-parameterizable block, so there is nothing to convert. {form}")
+        raise ConversionError(
+            f"'{model.name}' contains no re-parameterizable block, so there is nothing to convert. {form}"
+        )
     return blocks
 
 
@@ -83,8 +87,8 @@ def _require_convertible(model: Any) -> None:
     _blocks_of(model)
     if not isinstance(model, Functional | keras.Sequential):
         raise ConversionError(
-            f"'{model.name}' is a subclassed model ({type(model).__name__}), whose structure Keras does not know, so no "
-            "new model can be made of it. Convert its blocks in place with repvgg.switch_to_deploy(model)."
+            f"'{model.name}' is a subclassed model ({type(model).__name__}), whose structure Keras does not know, so "
+            "no new model can be made of it. Convert its blocks in place with repvgg.switch_to_deploy(model)."
         )
     if not model.built:
         raise ConversionError(f"'{model.name}' has no weights yet. Give it an Input layer, or call it on a batch.")
@@ -128,9 +132,7 @@ class _Converter:
 
     def single_paths(self) -> list[tuple[ReparameterizableBlock, SinglePath]]:
         """Every block with its replacement."""
-        return [
-            (self._originals[key], copy) for key, copy in self._copies.items() if isinstance(copy, SinglePath)
-        ]
+        return [(self._originals[key], copy) for key, copy in self._copies.items() if isinstance(copy, SinglePath)]
 
     def _copy(self, layer: Any) -> Any:
         key = id(layer)

@@ -2,7 +2,8 @@
 
 Counting rule (the one behind the published figures): multiply-accumulates of convolutions and of the classifier;
 batch normalization, bias, activation and pooling are not counted. "Winograd multiplications" take every 3x3
-convolution of stride 1 as F(2x2, 3x3), which needs 16 multiplications where the plain form needs 36 (paper, section 2.4).
+convolution of stride 1 as F(2x2, 3x3), which needs 16 multiplications where the plain form needs 36 (paper,
+section 2.4).
 """
 
 from dataclasses import dataclass

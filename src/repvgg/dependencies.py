@@ -15,9 +15,9 @@ def require(module: str, *, extra: str, purpose: str) -> Any:
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
-        if error.name is None or module.split(".")[0] != error.name.split(".")[0]:
+        if error.name is None or module.split(".", maxsplit=1)[0] != error.name.split(".")[0]:
             raise
         raise MissingDependencyError(
-            f"{purpose} needs the package '{module.split('.')[0]}', which is not installed: "
+            f"{purpose} needs the package '{module.split('.', maxsplit=1)[0]}', which is not installed: "
             f"pip install 'repvgg[{extra}]'"
         ) from error

@@ -21,7 +21,7 @@ Convert = Callable[[np.ndarray], Array]
 
 @dataclass(frozen=True)
 class BatchNorm:
-    """Inference-time batch normalization: y = gamma (x - mean) / sqrt(variance + epsilon) + beta, each of shape (C,)."""
+    """Inference-time batch normalization: y = gamma (x - mean) / sqrt(variance + epsilon) + beta, each (C,)."""
 
     gamma: Array
     beta: Array

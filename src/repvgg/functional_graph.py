@@ -79,7 +79,9 @@ def _named(value: Any) -> dict[str, TensorKey]:
     flat: dict[str, TensorKey] = {}
     for name, item in items:
         inner = _named(item)
-        flat.update({name: next(iter(inner.values()))} if _is_key(item) else {f"{name}/{k}": v for k, v in inner.items()})
+        flat.update(
+            {name: next(iter(inner.values()))} if _is_key(item) else {f"{name}/{k}": v for k, v in inner.items()}
+        )
     return flat
 
 
@@ -99,7 +101,9 @@ def _ordered(calls: list[Call], known: set[TensorKey]) -> list[Call]:
     while calls:
         ready = [call for call in calls if all(key in known for key in call.inputs)]
         if not ready:
-            raise InputError("The model's graph uses outputs of a layer that are not its first, which is not supported.")
+            raise InputError(
+                "The model's graph uses outputs of a layer that are not its first, which is not supported."
+            )
         ordered += ready
         known |= {call.output for call in ready}
         done = {call.output for call in ready}

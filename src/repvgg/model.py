@@ -19,12 +19,12 @@ InputShape = tuple[int | None, int | None, int]
 def build_stages(
     architecture: Architecture, input_shape: Sequence[int | None], *, deploy: bool, data_format: str, policy: Any
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The symbolic input, and every block's output by its name; 'stage0' ... 'stage4' name the last one of each stage."""
-    shape = _checked_shape(input_shape, data_format)
+    """The symbolic input, and every block's output by its name; 'stage0' ... 'stage4' name each stage's last one."""
+    shape, channels = _checked_shape(input_shape, data_format)
     inputs = keras.Input(shape, name="images")
     outputs: dict[str, Tensor] = {}
     x = inputs
-    for spec in architecture.blocks(shape[-1 if data_format == "channels_last" else 0]):
+    for spec in architecture.blocks(channels):
         if deploy:
             unit: Any = SinglePath.make(
                 spec.name,
@@ -62,8 +62,8 @@ def build_network(
 ) -> Any:
     """A classifier, or with `num_classes=None` a feature extractor, as a functional Keras model.
 
-    The training form consists of this package's blocks; the deploy form of stock Keras layers only, with the layer names
-    that `repvgg.reparameterize` gives.
+    The training form consists of this package's blocks; the deploy form of stock Keras layers only, with the layer
+    names that `repvgg.reparameterize` gives.
     """
     if num_classes is not None and num_classes < 1:
         raise InputError(f"`num_classes` must be at least 1, or None for features. Received: {num_classes}.")
@@ -89,7 +89,7 @@ def build_network(
     return keras.Model(inputs, outputs, name=name)
 
 
-def _checked_shape(input_shape: Sequence[int | None], data_format: str) -> tuple[int | None, ...]:
+def _checked_shape(input_shape: Sequence[int | None], data_format: str) -> tuple[tuple[int | None, ...], int]:
     shape = tuple(input_shape)
     if len(shape) != 3:
         raise InputError(
@@ -98,7 +98,7 @@ def _checked_shape(input_shape: Sequence[int | None], data_format: str) -> tuple
     channels = shape[-1 if data_format == "channels_last" else 0]
     if not isinstance(channels, int) or channels < 1:
         raise InputError(f"`input_shape` needs a number of channels ({data_format}). Received: {shape}.")
-    return shape
+    return shape, channels
 
 
 def RepVGG(  # noqa: N802 - a public name the field knows, and it makes a model

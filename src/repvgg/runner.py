@@ -41,11 +41,11 @@ class Runner(ABC):
         """Names of the blocks that can be run alone; none where the format hides them."""
         return ()
 
-    def block_inputs(self, images: np.ndarray) -> Mapping[str, np.ndarray]:
+    def block_inputs(self, images: np.ndarray) -> Mapping[str, np.ndarray]:  # noqa: ARG002
         """What each block is given while `images` run through; empty where it cannot be seen."""
         return {}
 
-    def run_block(self, name: str, inputs: np.ndarray) -> np.ndarray:
+    def run_block(self, name: str, inputs: np.ndarray) -> np.ndarray:  # noqa: ARG002
         """Output of one block alone. Only for names in `blocks()`."""
         raise KeyError(name)
 

@@ -71,7 +71,9 @@ def read_metadata(path: Path) -> Metadata:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
             if damaged is not None:
-                raise FileError(f"'{path}' is damaged: its part '{damaged}' does not match its checksum. Copy it again.")
+                raise FileError(
+                    f"'{path}' is damaged: its part '{damaged}' does not match its checksum. Copy it again."
+                )
             names = archive.namelist()
             if "config.json" not in names:
                 raise FileError(f"'{path}' is a zip archive, but no Keras model: it has no 'config.json'.")

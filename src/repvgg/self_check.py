@@ -10,7 +10,7 @@ from repvgg.blocks import AuxiliaryClassifier, ReparameterizableBlock, SinglePat
 from repvgg.errors import VerificationError
 from repvgg.layers import all_layers
 from repvgg.runners.keras import named_outputs, to_numpy
-from repvgg.verification import Difference, difference, difference_of_all
+from repvgg.verification import Difference, difference, differences, worst
 
 TOLERANCES = {"float64": 1e-10, "float32": 1e-4, "float16": 6e-2, "bfloat16": 5e-1}
 """Relative error of a whole network, by the dtype it computes in.
@@ -38,7 +38,7 @@ def check_conversion(model: Any, deployed: Any, pairs: Pairs, rtol: float | None
     with recorded_inputs() as recorded:
         expected = named_outputs(model(inputs, training=False), training_only)
     received = named_outputs(deployed(inputs, training=False), training_only)
-    found = difference_of_all(expected, received)
+    found = worst(differences(expected, received).values())
     if found.relative <= limit:
         return
     raise VerificationError(
@@ -88,7 +88,7 @@ def _probe_inputs(model: Any) -> Any:
     def probe(tensor: Any) -> Any:
         shape = [2 if tensor.shape[0] is None else tensor.shape[0], *(size or 64 for size in tensor.shape[1:])]
         if keras.backend.is_float_dtype(tensor.dtype):
-            values = generator.standard_normal(shape)
+            values: np.ndarray = generator.standard_normal(shape)
         else:
             values = generator.integers(0, 2, shape)
         return keras.ops.convert_to_tensor(values, dtype=tensor.dtype)

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 
 from repvgg.blocks.branches import ConvBatchNorm, torch_initializer
-from repvgg.blocks.shapes import Shape
+from repvgg.blocks.shapes import Shape, channels_of
 
 Tensor = Any
 
@@ -23,7 +23,7 @@ class AuxiliaryClassifier(keras.layers.Layer):
         self.data_format = data_format
 
     def build(self, input_shape: Shape) -> None:
-        channels = input_shape[-1 if self.data_format == "channels_last" else 1]
+        channels = channels_of(input_shape, self.data_format, self.name)
         self.conv = ConvBatchNorm(
             channels, 3, strides=2, data_format=self.data_format, dtype=self.dtype_policy, name="conv"
         )
@@ -43,7 +43,7 @@ class AuxiliaryClassifier(keras.layers.Layer):
         features = keras.ops.relu(self.conv(inputs, training=training))
         return self.classifier(self.pool(features))
 
-    def compute_output_spec(self, inputs: Any, training: bool = False) -> Any:
+    def compute_output_spec(self, inputs: Any, training: bool = False) -> Any:  # noqa: ARG002
         return keras.KerasTensor((inputs.shape[0], self.num_classes), dtype=self.dtype_policy.variable_dtype)
 
     def get_config(self) -> dict[str, Any]:

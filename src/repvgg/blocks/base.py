@@ -1,8 +1,8 @@
 """The contract of a re-parameterizable block.
 
-A block is a sum of linear branches, then an activation, with channel attention on either side of it. A new kind of block
-says how its branches are made, called, folded and released; everything else (both forms, conversion in place, saving,
-verification, stock-layer replacement) is here and in `single_path.py`, and knows no kind.
+A block is a sum of linear branches, then an activation, with channel attention on either side of it. A new kind of
+block says how its branches are made, called, folded and released; everything else (both forms, conversion in place,
+saving, verification, stock-layer replacement) is here and in `single_path.py`, and knows no kind.
 """
 
 import gc
@@ -67,7 +67,12 @@ class ReparameterizableBlock(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        for name, value in (("filters", filters), ("strides", strides), ("groups", groups), ("dilation", dilation_rate)):
+        for name, value in (
+            ("filters", filters),
+            ("strides", strides),
+            ("groups", groups),
+            ("dilation", dilation_rate),
+        ):
             if not isinstance(value, int) or value < 1:
                 raise InputError(f"`{name}` must be a whole number of at least 1. Received: {value!r}.")
         if filters % groups:
@@ -209,7 +214,7 @@ class ReparameterizableBlock(keras.layers.Layer):
         store["deploy"] = np.asarray(int(self.deploy))
 
     def load_own_variables(self, store: Any) -> None:
-        if "deploy" not in store.keys():
+        if "deploy" not in set(store.keys()):
             raise InputError(f"The file holds no weights for block '{self.name}'. It was written by another model.")
         saved_deploy = bool(np.asarray(store["deploy"]))
         if saved_deploy and not self.deploy:
@@ -217,8 +222,8 @@ class ReparameterizableBlock(keras.layers.Layer):
             self._shed_branches()
         elif self.deploy and not saved_deploy:
             raise InputError(
-                f"Block '{self.name}' is in its deploy form, and the file holds the training form. Load it into a model "
-                "built with deploy=False, then convert that."
+                f"Block '{self.name}' is in its deploy form, and the file holds the training form. Load it into a "
+                "model built with deploy=False, then convert that."
             )
 
     def get_config(self) -> dict[str, Any]:
@@ -238,7 +243,6 @@ class ReparameterizableBlock(keras.layers.Layer):
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
         }
-
 
 
 @contextmanager

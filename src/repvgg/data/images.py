@@ -51,7 +51,9 @@ def load_image(path: str | Path, channels: int = 3) -> Image.Image:
                 image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
             return image.convert("L" if channels == 1 else "RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ImageError(f"'{path}' cannot be read as an image: {error}. Is it damaged, or another kind of file?") from error
+        raise ImageError(
+            f"'{path}' cannot be read as an image: {error}. Is it damaged, or another kind of file?"
+        ) from error
 
 
 def prepare_image(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:

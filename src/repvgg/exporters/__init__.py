@@ -1,7 +1,7 @@
 """Artifacts: one file a target, which writes; `repvgg.runners` reads them back, with the target's own runtime.
 
-Nothing is handed over unproved: an artifact is written beside its final name, loaded, compared with the Keras model, and
-only then renamed.
+Nothing is handed over unproved: an artifact is written beside its final name, loaded, compared with the Keras model,
+and only then renamed.
 """
 
 from collections.abc import Callable, Mapping

@@ -68,8 +68,8 @@ class _Writer:
             # The last nodes give the graph's outputs, so these are named in place, not through an Identity.
             node.input[:] = [labels.get(name, name) for name in node.input]
             node.output[:] = [labels.get(name, name) for name in node.output]
-        shapes = [tensor.shape for tensor in model.outputs]
-        outputs = [self.value(label, shape) for label, shape in zip(labels.values(), shapes, strict=True)]
+        sizes = [tensor.shape for tensor in model.outputs]
+        outputs = [self.value(label, size) for label, size in zip(labels.values(), sizes, strict=True)]
         inputs = [self.value(INPUT, model.inputs[0].shape)]
         body = helper.make_graph(self.nodes, model.name, inputs, outputs, initializer=list(self.constants.values()))
         return helper.make_model(
@@ -167,7 +167,7 @@ def _convolution(writer: _Writer, call: Call, inputs: list[str], label: str) -> 
 
 
 def _is_active(layer: Any) -> bool:
-    return keras.activations.serialize(layer.activation) != "linear"
+    return bool(keras.activations.serialize(layer.activation) != "linear")
 
 
 def _dense(writer: _Writer, call: Call, inputs: list[str], label: str) -> str:

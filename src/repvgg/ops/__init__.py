@@ -56,8 +56,7 @@ def conv2d(
         inputs: (N, H, W, C), or (N, C, H, W) if `data_format` is "channels_first".
         kernel: (k, k, C / groups, filters) with odd k.
     """
-    result = _backend_operation("conv2d")(inputs, kernel, strides, dilation_rate, groups, data_format)
-    return result
+    return _backend_operation("conv2d")(inputs, kernel, strides, dilation_rate, groups, data_format)
 
 
 def batch_norm_training(
@@ -65,7 +64,7 @@ def batch_norm_training(
 ) -> Normalized:
     """Normalizes with the statistics of this batch.
 
-    The variance handed back is the unbiased one (divided by n - 1), which is what PyTorch puts into its running average.
+    The variance handed back is the unbiased one (divided by n - 1), which PyTorch puts into its running average.
     """
     return Normalized(*_backend_operation("batch_norm_training")(inputs, gamma, beta, epsilon, data_format))
 
@@ -82,8 +81,3 @@ def batch_norm_inference(
 ) -> Tensor:
     """Normalizes with given statistics."""
     return _backend_operation("batch_norm_inference")(inputs, gamma, beta, mean, variance, epsilon, data_format)
-
-
-def padding_of(kernel_size: int, dilation_rate: int) -> int:
-    """Zeros on each side: PyTorch's `padding=dilation * (k // 2)`."""
-    return dilation_rate * (kernel_size // 2)

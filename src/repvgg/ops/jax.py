@@ -8,9 +8,7 @@ import jax.numpy as jnp
 Tensor = Any
 
 
-def conv2d(
-    inputs: Tensor, kernel: Tensor, strides: int, dilation_rate: int, groups: int, data_format: str
-) -> Tensor:
+def conv2d(inputs: Tensor, kernel: Tensor, strides: int, dilation_rate: int, groups: int, data_format: str) -> Tensor:
     pad = dilation_rate * (kernel.shape[0] // 2)
     layout = "NCHW" if data_format == "channels_first" else "NHWC"
     return jax.lax.conv_general_dilated(

@@ -8,9 +8,7 @@ from torch.nn import functional
 Tensor = Any
 
 
-def conv2d(
-    inputs: Tensor, kernel: Tensor, strides: int, dilation_rate: int, groups: int, data_format: str
-) -> Tensor:
+def conv2d(inputs: Tensor, kernel: Tensor, strides: int, dilation_rate: int, groups: int, data_format: str) -> Tensor:
     if data_format == "channels_last":
         outputs = conv2d(inputs.permute(0, 3, 1, 2), kernel, strides, dilation_rate, groups, "channels_first")
         return outputs.permute(0, 2, 3, 1)

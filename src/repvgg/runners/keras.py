@@ -25,10 +25,10 @@ class KerasRunner(Runner):
 
     def __init__(self, model: Any, name: str | None = None, *, compiled: bool = True) -> None:
         self.model = model
-        self.name = name or model.name
+        self.metadata = get_metadata(model)
+        self.name = name or f"{model.name} ({self.metadata.form} form)"
         self.batch_size, *sides = _open_shape(model)
         self.input_shape = tuple(sides)  # type: ignore[assignment]
-        self.metadata = get_metadata(model)
         self._training_only = {layer.name for layer in all_layers(model) if isinstance(layer, AuxiliaryClassifier)}
         self._function = _compiled_call(model) if compiled else _eager_call(model)
 

@@ -1,6 +1,6 @@
 """How far two sets of outputs are apart."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,26 +10,25 @@ from repvgg.errors import InputError
 
 @dataclass(frozen=True)
 class Difference:
-    """`relative`: the largest difference over the largest reference value of the same image; `absolute`: as it is."""
+    """The largest difference of two outputs, and the largest reference value to measure it by."""
 
-    relative: float
     absolute: float
+    scale: float
 
-    def worse(self, other: "Difference") -> "Difference":
-        """The larger of each."""
-        return Difference(max(self.relative, other.relative), max(self.absolute, other.absolute))
+    @property
+    def relative(self) -> float:
+        """The largest difference over the largest reference value; 0 only if nothing differs at all."""
+        if self.absolute == 0:
+            return 0.0
+        return self.absolute / self.scale if self.scale > 0 else np.inf
 
-
-NO_DIFFERENCE = Difference(0.0, 0.0)
+    def joined(self, other: "Difference") -> "Difference":
+        """Of both sets of images together."""
+        return Difference(max(self.absolute, other.absolute), max(self.scale, other.scale))
 
 
 def difference(reference: np.ndarray, candidate: np.ndarray) -> Difference:
-    """Compares two outputs image by image, so that an image of small values hides behind no other.
-
-    A value that is not finite, on either side, counts as an infinite difference.
-
-    Args:
-        reference, candidate: arrays of one shape, the first axis counting images.
+    """Compares two arrays of one shape; a value that is not finite, on either side, is an infinite difference.
 
     Raises:
         InputError: if the shapes differ.
@@ -40,19 +39,16 @@ def difference(reference: np.ndarray, candidate: np.ndarray) -> Difference:
             "of one network."
         )
     if reference.size == 0:
-        return NO_DIFFERENCE
-    first = reference.astype(np.float64).reshape(len(reference), -1)
-    second = candidate.astype(np.float64).reshape(len(candidate), -1)
+        return Difference(0.0, 0.0)
+    first, second = reference.astype(np.float64), candidate.astype(np.float64)
+    scale = float(np.abs(first).max())
     if not (np.isfinite(first).all() and np.isfinite(second).all()):
-        return Difference(np.inf, np.inf)
-    distance = np.abs(first - second).max(axis=1)
-    scale = np.abs(first).max(axis=1)
-    relative = np.divide(distance, scale, out=np.where(distance > 0, np.inf, 0.0), where=scale > 0)
-    return Difference(float(relative.max()), float(distance.max()))
+        return Difference(np.inf, 1.0)
+    return Difference(float(np.abs(first - second).max()), scale)
 
 
-def difference_of_all(reference: Mapping[str, np.ndarray], candidate: Mapping[str, np.ndarray]) -> Difference:
-    """The worst difference over named outputs.
+def differences(reference: Mapping[str, np.ndarray], candidate: Mapping[str, np.ndarray]) -> dict[str, Difference]:
+    """The same for each of several named outputs.
 
     Raises:
         InputError: if the names differ.
@@ -62,10 +58,12 @@ def difference_of_all(reference: Mapping[str, np.ndarray], candidate: Mapping[st
             f"The networks have different outputs: {', '.join(reference)} and {', '.join(candidate)}. "
             "Only two forms of one network can be compared."
         )
-    worst = NO_DIFFERENCE
-    for name, values in reference.items():
-        worst = worst.worse(difference(values, candidate[name]))
-    return worst
+    return {name: difference(values, candidate[name]) for name, values in reference.items()}
+
+
+def worst(found: Iterable[Difference]) -> Difference:
+    """The one with the largest relative difference."""
+    return max(found, key=lambda one: one.relative)
 
 
 def top1_matches(reference: np.ndarray, candidate: np.ndarray) -> int:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from repvgg.errors import InputError
-from repvgg.runner import InputShape, Runner
+from repvgg.runner import Runner
 
 PROBE_SIZES = (64, 75)
 """Even at every stride of a five-stage network, and odd at every stride: padding mistakes show in one of the two."""
@@ -26,7 +26,7 @@ def probe_images(reference: Runner, candidate: Runner, seed: int = 0) -> list[np
     ]
 
 
-def _common_shape(reference: Runner, candidate: Runner) -> InputShape:
+def _common_shape(reference: Runner, candidate: Runner) -> tuple[int | None, int | None, int]:
     shape = []
     for side, first, second in zip(
         ("heights", "widths", "channels"), reference.input_shape, candidate.input_shape, strict=True
@@ -37,7 +37,6 @@ def _common_shape(reference: Runner, candidate: Runner) -> InputShape:
                 "so no image fits both."
             )
         shape.append(first if first is not None else second)
-    height, width, channels = shape
-    if channels is None:
+    if shape[2] is None:
         raise InputError("The number of channels of the images is unknown. Pass `images`.")
-    return height, width, channels
+    return shape[0], shape[1], shape[2]

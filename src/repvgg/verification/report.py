@@ -18,7 +18,7 @@ class VerificationReport:
     """How far a candidate is from its reference.
 
     Attributes:
-        max_relative_error: the largest difference over the largest reference value of the same image, worst image.
+        max_relative_error: the largest difference of the outputs over their largest reference value.
         max_absolute_error: the largest difference, in units of the output.
         top1_agreement: share of images, 0 to 1, that get the same class; None where the output is no list of classes.
         rtol: the relative error up to which the candidate passes.

@@ -8,7 +8,7 @@ import numpy as np
 from repvgg.errors import InputError
 from repvgg.runner import Runner, check_images
 from repvgg.runners import as_runner
-from repvgg.verification.compare import NO_DIFFERENCE, difference, difference_of_all, top1_matches
+from repvgg.verification.compare import Difference, difference, differences, top1_matches, worst
 from repvgg.verification.probes import probe_images
 from repvgg.verification.report import BlockRow, VerificationReport
 
@@ -38,20 +38,23 @@ def verify(reference: Any, candidate: Any, images: Any = None, rtol: float = 1e-
     """
     first, second = as_runner(reference, name="reference"), as_runner(candidate, name="candidate")
     batches = probe_images(first, second) if images is None else [check_images(_as_images(images), first)]
-    worst, matches, count, classifies = NO_DIFFERENCE, 0, 0, True
+    found: dict[str, Difference] = {}
+    matches, count, classifies = 0, 0, True
     for batch in _split(batches, first.batch_size or second.batch_size or BATCH):
         expected, received = first.outputs(batch), second.outputs(batch)
-        worst = worst.worse(difference_of_all(expected, received))
+        for name, one in differences(expected, received).items():
+            found[name] = one.joined(found[name]) if name in found else one
         count += len(batch)
         logits = next(iter(expected.values()))
         classifies = classifies and len(expected) == 1 and logits.ndim == 2
         if classifies:
             matches += top1_matches(logits, next(iter(received.values())))
+    largest = worst(found.values())
     return VerificationReport(
         reference=first.name,
         candidate=second.name,
-        max_relative_error=worst.relative,
-        max_absolute_error=worst.absolute,
+        max_relative_error=largest.relative,
+        max_absolute_error=largest.absolute,
         top1_agreement=matches / count if classifies else None,
         rtol=rtol,
         images=count,

@@ -1,0 +1,70 @@
+"""The command line: one file a command, each with its arguments, one call, and what it prints.
+
+Exit status: 0 for success, 1 for a failed check, 2 for a mistake of the caller's.
+"""
+
+import sys
+from typing import Annotated
+
+import typer
+
+import repvgg
+from repvgg.cli import convert, demo, export, inspect, list_variants, predict, verify
+from repvgg.cli.terminal import error_console
+from repvgg.errors import InputError, VerificationError
+
+app = typer.Typer(
+    name="repvgg",
+    help="Train a multi-branch RepVGG, turn it into a plain stack of 3x3 convolutions, prove it, ship it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("list")(list_variants.command)
+app.command("inspect")(inspect.command)
+app.command("demo")(demo.command)
+app.command("predict")(predict.command)
+app.command("convert")(convert.command)
+app.command("verify")(verify.command)
+app.command("export")(export.command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"repvgg {repvgg.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Runs the command line; what a caller can mend is one sentence, never a traceback."""
+    try:
+        app()
+    except InputError as error:
+        _fail(error, 2)
+    except VerificationError as error:
+        _fail(error, 1)
+    except OSError as error:
+        _fail(error, 2)
+    except KeyboardInterrupt:
+        error_console().print("Stopped.")
+        sys.exit(130)
+
+
+def _fail(error: Exception, status: int) -> None:
+    error_console().print(f"[bold red]Error:[/] {_escaped(str(error))}", soft_wrap=True, highlight=False)
+    sys.exit(status)
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

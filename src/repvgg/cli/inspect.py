@@ -1,0 +1,198 @@
+"""`repvgg inspect`."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from repvgg.architecture import Architecture
+    from repvgg.cost import BlockCost, Cost
+
+
+def command(
+    network: Annotated[str, typer.Argument(help="A variant such as RepVGG-A0, or a .keras file.")],
+    size: Annotated[int | None, typer.Option(min=1, help="Pixels a side; the published size if not given.")] = None,
+    classes: Annotated[int | None, typer.Option(min=1, help="Outputs of the classifier (variants only).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """A network's stages and blocks, training and deploy form side by side.
+
+    Example: repvgg inspect RepVGG-A0 --size 224
+    """
+    from repvgg.cost import count_cost
+
+    path = Path(network)
+    if path.suffix == ".keras" or path.exists():
+        title, architecture, num_classes, channels, side, details = _of_file(path)
+    else:
+        from repvgg.variants import get_variant
+
+        variant = get_variant(network)
+        title, architecture, num_classes, channels = variant.name, variant.architecture, classes or 1000, 3
+        side = variant.image_size
+        details = {"source": variant.published.source}
+    side = size or side
+    cost = count_cost(architecture, num_classes, (side, side), channels)
+    if as_json:
+        typer.echo(json.dumps(_as_json(title, cost, details), indent=1))
+        return
+    _print(title, architecture, cost, side, details)
+
+
+def _of_file(path: Path) -> "tuple[str, Architecture, int | None, int, int, dict[str, Any]]":
+    from repvgg.cli.terminal import human_size, start_keras
+
+    start_keras()
+    from repvgg.recover import recover
+    from repvgg.saving import load_model
+
+    model = load_model(path)
+    recovered = recover(model)
+    metadata = model.repvgg_metadata
+    names = metadata.class_names
+    details = {
+        "file": f"{path} ({human_size(path.stat().st_size)})",
+        "form": recovered.form,
+        "variant": metadata.variant or "none of the named ones",
+        "parameters in the file": f"{model.count_params():,}",
+        "dtype": model.layers[-1].dtype_policy.name,
+        "class names": ", ".join(names[:10]) + (f" ... {len(names)} in all" if len(names) > 10 else "")
+        if names
+        else "-",
+        "preprocessing": str(metadata.preprocessing or "-"),
+        "source": metadata.source or "-",
+    }
+    side = metadata.preprocessing.crop if metadata.preprocessing else (model.input_shape[1] or 224)
+    return path.name, recovered.architecture, recovered.num_classes, recovered.in_channels, side, details
+
+
+def _as_json(title: str, cost: "Cost", details: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": title,
+        **details,
+        "train_parameters": cost.train_parameters,
+        "deploy_parameters": cost.deploy_parameters,
+        "train_macs": cost.train_macs,
+        "deploy_macs": cost.deploy_macs,
+        "winograd_multiplications": round(cost.winograd_multiplications),
+        "receptive_field": cost.receptive_field,
+        "blocks": [
+            {
+                "name": block.spec.name,
+                "in_channels": block.spec.in_channels,
+                "filters": block.spec.filters,
+                "strides": block.spec.strides,
+                "groups": block.spec.groups,
+                "output_size": block.output_size,
+                "branches": 3 if block.spec.has_identity else 2,
+                "train_parameters": block.train_parameters,
+                "deploy_parameters": block.deploy_parameters,
+                "train_macs": block.train_macs,
+                "deploy_macs": block.deploy_macs,
+                "winograd_multiplications": round(block.winograd_multiplications),
+                "receptive_field": block.receptive_field,
+            }
+            for block in cost.blocks
+        ],
+    }
+
+
+def _print(title: str, architecture: "Architecture", cost: "Cost", side: int, details: dict[str, Any]) -> None:
+    from rich import box
+    from rich.table import Table
+
+    from repvgg.cli.terminal import console
+
+    out = console()
+    for name, value in details.items():
+        out.print(f"[bold]{name}[/]: {value}", soft_wrap=True)
+    table = Table(
+        title=f"{title} at {side} x {side} pixels",
+        caption=_caption(architecture),
+        box=box.SIMPLE_HEAD,
+        padding=(0, 0, 0, 1),
+        pad_edge=False,
+        caption_justify="left",
+    )
+    table.add_column("blocks", no_wrap=True)
+    for heading in ("out", "channels", "s", "g", "br", "train", "deploy", "MMAC", "Wino", "field"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    previous = 0
+    for alike in _runs(cost.blocks):
+        block, last = alike[0], alike[-1]
+        spec = block.spec
+        if spec.stage != previous:
+            table.add_section()
+            previous = spec.stage
+        table.add_row(
+            _label(alike),
+            str(block.output_size[0]),
+            f"{spec.in_channels}>{spec.filters}",
+            str(spec.strides),
+            str(spec.groups),
+            "3" if spec.has_identity else "2",
+            _short(sum(one.train_parameters for one in alike)),
+            _short(sum(one.deploy_parameters for one in alike)),
+            f"{sum(one.deploy_macs for one in alike) / 1e6:.0f}",
+            f"{sum(one.winograd_multiplications for one in alike) / 1e6:.0f}",
+            str(last.receptive_field),
+        )
+    out.print(table)
+
+    total = Table("", "training form", "deploy form", title="In all", box=box.SIMPLE_HEAD)
+    for column in total.columns[1:]:
+        column.justify = "right"
+    total.add_row("parameters", f"{cost.train_parameters:,}", f"{cost.deploy_parameters:,}")
+    total.add_row(
+        "float32 weights", *(f"{4 * n / 1e6:.1f} MB" for n in (cost.train_parameters, cost.deploy_parameters))
+    )
+    total.add_row("GMAC", f"{cost.train_macs / 1e9:.3f}", f"{cost.deploy_macs / 1e9:.3f}")
+    total.add_row("Winograd G multiplications", "-", f"{cost.winograd_multiplications / 1e9:.3f}")
+    branches = sum(3 if block.spec.has_identity else 2 for block in cost.blocks)
+    total.add_row("convolutions and identities", str(branches), str(len(cost.blocks)))
+    total.add_row("receptive field", f"{cost.receptive_field} px", f"{cost.receptive_field} px")
+    out.print(total)
+
+
+def _caption(architecture: "Architecture") -> str:
+    parts = []
+    if architecture.squeeze_excite is not None:
+        attention = architecture.squeeze_excite
+        parts.append(f"Squeeze-and-excitation {attention.position.replace('_', ' ')}, 1/{attention.reduction} wide.")
+    if architecture.auxiliary_heads:
+        parts.append("Three auxiliary heads while training.")
+    parts.append(
+        "out: pixels a side; s: stride; g: groups; br: branches while training; train, deploy: parameters; MMAC, Wino: "
+        "cost of the deploy form in 10^6 MACs and Winograd multiplications; field: receptive field in pixels."
+    )
+    return " ".join(parts)
+
+
+def _runs(blocks: "Sequence[BlockCost]") -> "list[list[BlockCost]]":
+    """Neighbours that differ in nothing but their place, together."""
+    runs: list[list[BlockCost]] = []
+    for block in blocks:
+        alike = runs and _kind(runs[-1][-1]) == _kind(block)
+        if alike:
+            runs[-1].append(block)
+        else:
+            runs.append([block])
+    return runs
+
+
+def _kind(block: "BlockCost") -> tuple[object, ...]:
+    spec = block.spec
+    return spec.stage, spec.in_channels, spec.filters, spec.strides, spec.groups
+
+
+def _label(alike: "Sequence[BlockCost]") -> str:
+    first, last = alike[0].spec, alike[-1].spec
+    return first.name if first is last else f"{first.name}-{last.index}"
+
+
+def _short(number: int) -> str:
+    return f"{number / 1e6:.2f}M" if number >= 1e6 else f"{number / 1e3:.1f}k"
