@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from repvgg.backbone import RepVGGBackbone
     from repvgg.blocks import RepVGGBlock
     from repvgg.conversion import reparameterize, switch_to_deploy
+    from repvgg.exporters import export
     from repvgg.metadata import Metadata, Preprocessing, get_metadata, set_metadata
     from repvgg.model import RepVGG
     from repvgg.runner import Runner
@@ -34,6 +35,7 @@ _HOMES = {
     "SqueezeExcite": "repvgg.architecture",
     "VerificationReport": "repvgg.verification",
     "create_model": "repvgg.zoo",
+    "export": "repvgg.exporters",
     "get_metadata": "repvgg.metadata",
     "get_variant": "repvgg.variants",
     "list_variants": "repvgg.variants",
@@ -58,6 +60,7 @@ __all__ = [
     "VerificationReport",
     "compat",
     "create_model",
+    "export",
     "get_metadata",
     "get_variant",
     "list_variants",

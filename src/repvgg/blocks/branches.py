@@ -25,7 +25,7 @@ def tensor_of(variable: Any) -> Tensor:
 
 def float64_of(variable: Any) -> np.ndarray:
     """A copy of a Keras variable in NumPy float64."""
-    return np.asarray(keras.ops.convert_to_numpy(variable)).astype(np.float64)
+    return np.asarray(keras.ops.convert_to_numpy(variable.value)).astype(np.float64)
 
 
 def torch_initializer() -> Any:

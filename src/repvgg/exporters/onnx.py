@@ -124,6 +124,10 @@ class _Writer:
         return self.onnx.helper.make_tensor_value_info(name, self.onnx.TensorProto.FLOAT, sizes)
 
 
+def _array(variable: Any) -> np.ndarray:
+    return np.asarray(keras.ops.convert_to_numpy(variable.value))
+
+
 def _require_channels_last(layer: Any) -> None:
     if layer.data_format != "channels_last":
         raise InputError(f"ONNX export reads channels_last models; '{layer.name}' is {layer.data_format}.")
@@ -149,10 +153,10 @@ def _convolution(writer: _Writer, call: Call, inputs: list[str], label: str) -> 
         totals = [rate * (size - 1) for rate, size in zip(layer.dilation_rate, layer.kernel_size, strict=True)]
         before, after = [total // 2 for total in totals], [total - total // 2 for total in totals]
         pads = [pad + more for pad, more in zip(pads, before + after, strict=True)]
-    kernel = keras.ops.convert_to_numpy(layer.kernel)
+    kernel = _array(layer.kernel)
     operands = [source, writer.constant(f"{layer.name}/kernel", np.transpose(kernel, (3, 2, 0, 1)))]
     if layer.use_bias:
-        operands.append(writer.constant(f"{layer.name}/bias", keras.ops.convert_to_numpy(layer.bias)))
+        operands.append(writer.constant(f"{layer.name}/bias", _array(layer.bias)))
     convolved = writer.node(
         "Conv",
         operands,
@@ -174,9 +178,9 @@ def _dense(writer: _Writer, call: Call, inputs: list[str], label: str) -> str:
     layer = call.layer
     if len(call.input_shapes[0]) != 2:
         raise InputError(f"ONNX export writes Dense for vectors (N, C); '{layer.name}' gets {call.input_shapes[0]}.")
-    operands = [inputs[0], writer.constant(f"{layer.name}/kernel", keras.ops.convert_to_numpy(layer.kernel))]
+    operands = [inputs[0], writer.constant(f"{layer.name}/kernel", _array(layer.kernel))]
     if layer.use_bias:
-        operands.append(writer.constant(f"{layer.name}/bias", keras.ops.convert_to_numpy(layer.bias)))
+        operands.append(writer.constant(f"{layer.name}/bias", _array(layer.bias)))
     product = writer.node("Gemm", operands, f"{label}/gemm" if _is_active(layer) else label)
     return writer.activation(layer.activation, product, label)
 
@@ -193,15 +197,15 @@ def _batch_normalization(writer: _Writer, call: Call, inputs: list[str], label: 
     layer = call.layer
     channels = int(layer.moving_mean.shape[0])
     parts = {
-        "gamma": layer.gamma if layer.scale else np.ones(channels),
-        "beta": layer.beta if layer.center else np.zeros(channels),
-        "mean": layer.moving_mean,
-        "variance": layer.moving_variance,
+        "gamma": _array(layer.gamma) if layer.scale else np.ones(channels),
+        "beta": _array(layer.beta) if layer.center else np.zeros(channels),
+        "mean": _array(layer.moving_mean),
+        "variance": _array(layer.moving_variance),
     }
     if layer.axis not in (-1, len(call.input_shapes[0]) - 1):
         raise InputError(f"ONNX export reads channels_last models; '{layer.name}' normalizes axis {layer.axis}.")
     constants = [
-        writer.constant(f"{layer.name}/{name}", keras.ops.convert_to_numpy(part)) for name, part in parts.items()
+        writer.constant(f"{layer.name}/{name}", part) for name, part in parts.items()
     ]
     return writer.node("BatchNormalization", [inputs[0], *constants], label, epsilon=layer.epsilon)
 

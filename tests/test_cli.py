@@ -1,0 +1,194 @@
+"""The command line: what it prints, its exit status, and one clear sentence for every mistake."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import trained_like
+from PIL import Image
+
+import repvgg
+from repvgg.cli import main
+
+
+class Result:
+    def __init__(self, status: int, output: str, errors: str) -> None:
+        self.status, self.output, self.errors = status, output, errors
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def call(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["repvgg", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        captured = capsys.readouterr()
+        code = stopped.value.code
+        return Result(code if isinstance(code, int) else 0, captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small network in both forms, ONNX, one that differs, and images."""
+    folder = tmp_path_factory.mktemp("cli")
+    model = trained_like(repvgg.RepVGG([1, 1, 2, 1], [0.25] * 4, num_classes=3, input_shape=(32, 32, 3)))
+    preprocessing = repvgg.Preprocessing(crop=32, resize=36)
+    repvgg.set_metadata(model, class_names=("ant", "bee", "cat"), preprocessing=preprocessing)
+    repvgg.save_model(model, folder / "training.keras")
+    deployed = repvgg.reparameterize(model)
+    repvgg.save_model(deployed, folder / "deploy.keras")
+    repvgg.export(deployed, folder / "model.onnx")
+    kernel = deployed.get_layer("stage3_block1").kernel
+    kernel.assign(kernel * 1.5)
+    repvgg.save_model(deployed, folder / "wrong.keras")
+    (folder / "images").mkdir()
+    for index, color in enumerate(("red", "green", "blue")):
+        Image.new("RGB", (50 + index, 40), color).save(folder / "images" / f"{color}.png")
+    (folder / "text.jpg").write_text("no image")
+    (folder / "half.keras").write_bytes((folder / "training.keras").read_bytes()[:5000])
+    return folder
+
+
+def test_list(run) -> None:  # type: ignore[no-untyped-def]
+    result = run("list")
+    assert result.status == 0
+    for name in repvgg.list_variants():
+        assert name in result.output
+    assert "RepVGG-A0 8.31 9.11 1.36 0.75 224 72.41 120 3256" in " ".join(result.output.split())
+    rows = json.loads(run("list", "--json").output)
+    assert rows[0]["deploy_parameters"] == 8_309_384
+    assert all(row["source"] for row in rows)
+
+
+def test_list_loads_no_framework() -> None:
+    code = (
+        "import sys; sys.argv = ['repvgg', 'list']\n"
+        "from repvgg.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'tensorflow', 'jax', 'torch', 'keras'} & set(sys.modules)))"
+    )
+    output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert output.splitlines()[-1] == "[]"
+
+
+def test_inspect_a_variant(run) -> None:  # type: ignore[no-untyped-def]
+    result = run("inspect", "RepVGG-A0")
+    assert result.status == 0
+    assert "stage3_block1-13 14 192>192 1 1 3 4.81M 4.32M 845 376 503" in " ".join(result.output.split())
+    assert "9,108,968" in result.output
+    assert "8,309,384" in result.output
+    data = json.loads(run("inspect", "RepVGG-B1g4", "--size", 64, "--classes", 7, "--json").output)
+    assert data["blocks"][2]["groups"] == 4
+    assert data["blocks"][0]["output_size"] == [32, 32]
+    assert data["deploy_parameters"] == 36_125_416 - 993 * 2049
+
+
+@pytest.mark.parametrize(("name", "form"), [("training.keras", "training"), ("deploy.keras", "deploy")])
+def test_inspect_a_file(run, folder: Path, name: str, form: str) -> None:  # type: ignore[no-untyped-def]
+    data = json.loads(run("inspect", folder / name, "--json").output)
+    assert data["form"] == form
+    assert data["class names"] == "ant, bee, cat"
+    assert [block["filters"] for block in data["blocks"]] == [16, 16, 32, 64, 64, 128]
+
+
+def test_convert(run, folder: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    result = run("convert", folder / "training.keras", tmp_path / "new.keras")
+    assert result.status == 0
+    assert "agree" in result.output
+    metadata = repvgg.get_metadata(repvgg.load_model(tmp_path / "new.keras"))
+    assert metadata.form == "deploy"
+    assert metadata.class_names == ("ant", "bee", "cat")
+    assert metadata.verification is not None
+    assert metadata.verification["passed"] is True
+
+
+def test_verify_passes(run, folder: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    picture = tmp_path / "error.png"
+    result = run("verify", folder / "training.keras", folder / "deploy.keras", "--picture", picture)
+    assert result.status == 0
+    assert "agree" in result.output
+    assert "stage3_block1" in result.output
+    with Image.open(picture) as drawn:
+        assert drawn.size[0] > 500
+    data = json.loads(
+        run("verify", folder / "training.keras", folder / "model.onnx", "--images", folder / "images", "--json").output
+    )
+    assert data["images"] == 3
+    assert data["passed"] is True
+
+
+def test_verify_fails_and_names_the_guilty_block(run, folder: Path) -> None:  # type: ignore[no-untyped-def]
+    result = run("verify", folder / "training.keras", folder / "wrong.keras", "--json")
+    assert result.status == 1
+    blocks = json.loads(result.output)["blocks"]
+    assert [row["name"] for row in blocks if row["relative_error"] > 1e-4] == ["stage3_block1"]
+    assert "differ" in run("verify", folder / "training.keras", folder / "wrong.keras").output
+
+
+def test_predict(run, folder: Path) -> None:  # type: ignore[no-untyped-def]
+    table = run("predict", folder / "model.onnx", folder / "images")
+    assert table.status == 0
+    assert "red.png" in table.output
+    rows = list(csv.DictReader(io.StringIO(run("predict", folder / "model.onnx", folder / "images", "--format", "csv").output)))
+    assert len(rows) == 9
+    assert {row["class"] for row in rows} == {"ant", "bee", "cat"}
+    lines = run("predict", folder / "training.keras", folder / "images", "--format", "json", "--top", 1).output.splitlines()
+    from_keras = [json.loads(line)["classes"][0]["class"] for line in lines]
+    assert from_keras == [row["class"] for row in rows if row["rank"] == "1"]
+
+
+def test_export(run, folder: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    result = run("export", folder / "training.keras", tmp_path / "m.onnx")
+    assert result.status == 0
+    assert "was converted first" in result.output
+    assert (tmp_path / "m.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["inspect", "RepVGG-A9"], "There is no variant called 'RepVGG-A9'. Did you mean RepVGG-A"),
+        (["inspect", "nothing.keras"], "does not exist"),
+        (["inspect", "half.keras"], "is no Keras model, or a truncated one"),
+        (["inspect", "text.jpg"], "zip archive"),
+        (["convert", "deploy.keras", "x.keras"], "contains no re-parameterizable block"),
+        (["convert", "training.keras", "deploy.keras"], "already exists and would be overwritten"),
+        (["convert", "training.keras", "x.h5"], "saved as '.keras'. Received: 'x.h5'"),
+        (["verify", "training.keras", "text.jpg"], "ends in none of .keras, .onnx"),
+        (["verify", "training.keras", "deploy.keras", "--images", "text.jpg"], "cannot be read as an image"),
+        (["predict", "model.onnx", "text.jpg"], "cannot be read as an image"),
+        (["predict", "model.onnx", "nowhere"], "does not exist"),
+        (["export", "training.keras", "x.pb"], "ends in '.onnx'. Received: 'x.pb'"),
+        (["export", "training.keras", "x.tflite", "--format", "tflight"], "no export format called 'tflight'"),
+        (["demo", "--output", "images"], "already exists"),
+        (["lsit"], "No such command 'lsit'"),
+        (["list", "--jsno"], "No such option"),
+    ],
+)
+def test_mistakes(run, folder: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.chdir(folder)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+    result = run(*arguments)
+
+    assert result.status == 2
+    # A box of typer's may wrap its text.
+    assert message in " ".join(result.errors.replace("│", "").split())
+    assert "Traceback" not in result.errors
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_version_and_help(run) -> None:  # type: ignore[no-untyped-def]
+    assert run("--version").output == f"repvgg {repvgg.__version__}\n"
+    help_text = run("--help").output
+    for command in ("list", "inspect", "demo", "predict", "convert", "verify", "export"):
+        assert f"│ {command}" in help_text
