@@ -36,7 +36,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_folder_says_what_is_in_it(output: Path) -> None:
     names = {path.name for path in output.iterdir()}
-    assert names == {"README.md", "demo.png", "digits-training.keras", "digits-deploy.keras", "digits.onnx", "examples"}
+    assert names == {"README.md", "demo.png", "digits-train.keras", "digits-deploy.keras", "digits.onnx", "examples"}
     text = (output / "README.md").read_text()
     assert all(name in text for name in names - {"README.md"})
     with Image.open(output / "demo.png") as picture:
@@ -49,7 +49,7 @@ def test_files_classify_the_examples(output: Path) -> None:
     assert len(examples) == 20
     found = [
         [prediction.classes[0] for prediction in predict(load_runner(output / name), examples)]
-        for name in ("digits-training.keras", "digits.onnx")
+        for name in ("digits-train.keras", "digits.onnx")
     ]
     assert found[0] == found[1]
 

@@ -10,7 +10,7 @@ from repvgg.cli.terminal import FORCE_HELP
 
 def command(
     output: Annotated[Path, typer.Option(help="Folder for everything that is made.")] = Path("repvgg-demo"),
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training digits.")] = 30,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training digits.")] = 24,
     seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = 0,
     force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -97,7 +98,7 @@ def _fill(folder: Path, *, epochs: int, seed: int, out: Console) -> None:
     report = verify(model, deployed, digits.test_images, rtol=LIMIT)
     _require_agreement(report)
     set_metadata(deployed, verification=report.to_dict())
-    save_model(model, folder / "digits-training.keras")
+    save_model(model, folder / "digits-train.keras")
     save_model(deployed, folder / "digits-deploy.keras")
     exported = export(deployed, folder / "digits.onnx", images=digits.test_images)
     out.print(f"Converted and verified: {report.summary()}", soft_wrap=True)
@@ -137,7 +138,7 @@ def _trainable(model: Any) -> int:
 
 def _measure(folder: Path, digits: Digits, parameters: tuple[int, ...]) -> tuple[list[_Row], np.ndarray]:
     """Every file, loaded again and run on the test images; the runs take turns, and the median time counts."""
-    files = ("digits-training.keras", "digits-deploy.keras", "digits.onnx")
+    files = ("digits-train.keras", "digits-deploy.keras", "digits.onnx")
     forms = ("training form, Keras", "deploy form, Keras", "deploy form, ONNX Runtime")
     runners: list[Runner] = [load_runner(folder / file) for file in files]
     logits = [runner(digits.test_images) for runner in runners]
@@ -166,7 +167,7 @@ def _measure(folder: Path, digits: Digits, parameters: tuple[int, ...]) -> tuple
 
 def _table(rows: list[_Row], count: int) -> Table:
     """A column a form, so that it fits 80 characters."""
-    table = Table("", title=f"One network, three files, {count} test images")
+    table = Table("", title=f"One network, three files, {count} test images", box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         table.add_column(row.form.replace(", ", "\n"), justify="right")
     table.add_row("file", *(row.file for row in rows))
@@ -198,8 +199,8 @@ def _write_readme(folder: Path, rows: list[_Row], digits: Digits, examples: int)
         "Class names and preprocessing are inside the model files. Beside this file:",
         "",
         "    repvgg predict digits.onnx examples --top 3",
-        "    repvgg verify digits-training.keras digits.onnx",
-        "    repvgg inspect digits-training.keras",
+        "    repvgg verify digits-train.keras digits.onnx",
+        "    repvgg inspect digits-train.keras",
         "",
     ]
     (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")

@@ -68,7 +68,7 @@ class ShiftedBatches(keras.utils.PyDataset):
     Which shift an image gets follows from the seed, the epoch and nothing else.
     """
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray, batch_size: int, seed: int, reach: int = 3) -> None:
+    def __init__(self, images: np.ndarray, labels: np.ndarray, batch_size: int, seed: int, reach: int = 2) -> None:
         super().__init__()
         self.images = np.pad(images, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")
         self.labels = labels
