@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import trained_like
 from PIL import Image
 
 import repvgg
+from helpers import trained_like
 from repvgg.cli import main
 
 
@@ -138,10 +138,14 @@ def test_predict(run, folder: Path) -> None:  # type: ignore[no-untyped-def]
     table = run("predict", folder / "model.onnx", folder / "images")
     assert table.status == 0
     assert "red.png" in table.output
-    rows = list(csv.DictReader(io.StringIO(run("predict", folder / "model.onnx", folder / "images", "--format", "csv").output)))
+    rows = list(
+        csv.DictReader(io.StringIO(run("predict", folder / "model.onnx", folder / "images", "--format", "csv").output))
+    )
     assert len(rows) == 9
     assert {row["class"] for row in rows} == {"ant", "bee", "cat"}
-    lines = run("predict", folder / "training.keras", folder / "images", "--format", "json", "--top", 1).output.splitlines()
+    lines = run(
+        "predict", folder / "training.keras", folder / "images", "--format", "json", "--top", 1
+    ).output.splitlines()
     from_keras = [json.loads(line)["classes"][0]["class"] for line in lines]
     assert from_keras == [row["class"] for row in rows if row["rank"] == "1"]
 
@@ -159,7 +163,7 @@ def test_export(run, folder: Path, tmp_path: Path) -> None:  # type: ignore[no-u
         (["inspect", "RepVGG-A9"], "There is no variant called 'RepVGG-A9'. Did you mean RepVGG-A"),
         (["inspect", "nothing.keras"], "does not exist"),
         (["inspect", "half.keras"], "is no Keras model, or a truncated one"),
-        (["inspect", "text.jpg"], "zip archive"),
+        (["inspect", "text.jpg"], "of an unknown kind"),
         (["convert", "deploy.keras", "x.keras"], "contains no re-parameterizable block"),
         (["convert", "training.keras", "deploy.keras"], "already exists and would be overwritten"),
         (["convert", "training.keras", "x.h5"], "saved as '.keras'. Received: 'x.h5'"),

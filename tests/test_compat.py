@@ -5,9 +5,9 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from helpers import infer, random_images, relative_error, trained_like
 
 import repvgg
+from helpers import infer, random_images, relative_error, trained_like
 from repvgg import compat
 from repvgg.errors import ConversionError, InputError, UnknownNameError
 

@@ -7,9 +7,9 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from helpers import infer, random_images, relative_error, trained_like
 
 import repvgg
+from helpers import infer, random_images, relative_error, trained_like
 from repvgg.errors import FileError, InputError, OutputExistsError, UnknownNameError, VerificationError
 from repvgg.exporters import TARGETS, export
 from repvgg.exporters import onnx as target

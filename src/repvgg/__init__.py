@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from repvgg.architecture import Architecture, SqueezeExcite
     from repvgg.backbone import RepVGGBackbone
     from repvgg.blocks import RepVGGBlock
+    from repvgg.checkpoints import describe_checkpoint, load_checkpoint, save_checkpoint
     from repvgg.conversion import reparameterize, switch_to_deploy
     from repvgg.exporters import export
     from repvgg.metadata import Metadata, Preprocessing, get_metadata, set_metadata
@@ -35,13 +36,16 @@ _HOMES = {
     "SqueezeExcite": "repvgg.architecture",
     "VerificationReport": "repvgg.verification",
     "create_model": "repvgg.zoo",
+    "describe_checkpoint": "repvgg.checkpoints",
     "export": "repvgg.exporters",
     "get_metadata": "repvgg.metadata",
     "get_variant": "repvgg.variants",
     "list_variants": "repvgg.variants",
+    "load_checkpoint": "repvgg.checkpoints",
     "load_model": "repvgg.saving",
     "load_runner": "repvgg.runners",
     "reparameterize": "repvgg.conversion",
+    "save_checkpoint": "repvgg.checkpoints",
     "save_model": "repvgg.saving",
     "set_metadata": "repvgg.metadata",
     "switch_to_deploy": "repvgg.conversion",
@@ -60,13 +64,16 @@ __all__ = [
     "VerificationReport",
     "compat",
     "create_model",
+    "describe_checkpoint",
     "export",
     "get_metadata",
     "get_variant",
     "list_variants",
+    "load_checkpoint",
     "load_model",
     "load_runner",
     "reparameterize",
+    "save_checkpoint",
     "save_model",
     "set_metadata",
     "switch_to_deploy",

@@ -21,6 +21,15 @@ class SqueezeExcite:
     position: SqueezeExcitePosition
     reduction: int
 
+    def __post_init__(self) -> None:
+        if self.position not in ("before_activation", "after_activation"):
+            raise InputError(
+                f"`position` of squeeze-and-excitation is 'before_activation' or 'after_activation'. Received: "
+                f"{self.position!r}."
+            )
+        if self.reduction < 1:
+            raise InputError(f"`reduction` of squeeze-and-excitation must be at least 1. Received: {self.reduction}.")
+
     def hidden(self, channels: int) -> int:
         """Width of the squeezed vector."""
         return max(1, channels // self.reduction)
@@ -76,6 +85,11 @@ class Architecture:
                 )
             if any(value <= 0 for value in values):
                 raise InputError(f"`{name}` needs values above 0. Received: {values}.")
+        if min(self.stem_width, *self.stage_widths) < 1:
+            raise InputError(
+                f"`width_multiplier` leaves a stage without channels: {self.width_multiplier} gives the widths "
+                f"{self.stem_width} (stem) and {self.stage_widths}."
+            )
         places = 1 + sum(self.num_blocks)
         for place, groups in self.groups.items():
             if not 0 <= place < places:

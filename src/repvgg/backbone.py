@@ -59,7 +59,8 @@ class RepVGGBackbone(keras.Model):
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
         layout = data_format or keras.config.image_data_format()
         inputs, stages = build_stages(architecture, image_shape, deploy=deploy, data_format=layout, policy=policy)
-        super().__init__(inputs=inputs, outputs=stages["stage4"], name=name, dtype=policy, **kwargs)
+        super().__init__(inputs=inputs, outputs=stages["stage4"], name=name, **kwargs)
+        self.dtype_policy = policy
         self.architecture = architecture
         self.deploy = deploy
         self.image_shape = tuple(image_shape)

@@ -40,9 +40,10 @@ def reparameterize(model: Any, *, rtol: float | None = None) -> Any:
     """
     _require_convertible(model)
     converter = _Converter()
-    deployed = converter.convert_model(_without_auxiliary_outputs(model))
+    plain = _without_auxiliary_outputs(model)
+    deployed = converter.convert_model(plain)
     converter.copy_weights()
-    check_conversion(model, deployed, converter.single_paths(), rtol)
+    check_conversion(plain, deployed, converter.single_paths(), rtol)
     set_metadata(deployed, get_metadata(model), form="deploy")
     return deployed
 
@@ -97,7 +98,7 @@ def _require_convertible(model: Any) -> None:
 def _without_auxiliary_outputs(model: Any) -> Any:
     """`model` as a plain functional model over the same layers, neither compiled nor with training-only outputs."""
     if isinstance(model, keras.Sequential):
-        return keras.Model(model.inputs, model.outputs[0], name=model.name)
+        return _plain(model)
     training_only = {id(layer.output) for layer in model.layers if isinstance(layer, AuxiliaryClassifier)}
     outputs = model.output
     if training_only and isinstance(outputs, Mapping):
@@ -113,6 +114,8 @@ class _Converter:
     def __init__(self) -> None:
         self._originals: dict[int, Any] = {}
         self._copies: dict[int, Any] = {}
+        # Models and wrappers that were put together anew: their inner layers are copies of their own.
+        self._rebuilt: set[int] = set()
 
     def convert_model(self, model: Any) -> Any:
         """A copy of a plain functional model with its blocks replaced."""
@@ -124,7 +127,7 @@ class _Converter:
             original = self._originals[key]
             if isinstance(copy, SinglePath):
                 copy.copy_weights(original)
-            elif not isinstance(copy, Functional) and original.weights:
+            elif key not in self._rebuilt and isinstance(copy, keras.Layer) and original.weights:
                 copy.set_weights(original.get_weights())
                 for block in all_layers(copy):
                     if isinstance(block, ReparameterizableBlock):
@@ -145,8 +148,10 @@ class _Converter:
         if isinstance(layer, ReparameterizableBlock):
             return SinglePath.of_block(layer)
         if isinstance(layer, Functional | keras.Sequential) and _has_blocks(layer):
+            self._rebuilt.add(id(layer))
             return self.convert_model(_plain(layer))
         if isinstance(layer, keras.layers.TimeDistributed) and _has_blocks(layer):
+            self._rebuilt.add(id(layer))
             return keras.layers.TimeDistributed(self._as_layer(layer.layer), name=layer.name, dtype=layer.dtype_policy)
         return type(layer).from_config(layer.get_config())
 

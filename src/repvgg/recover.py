@@ -67,7 +67,7 @@ def recover(model: Any) -> Recovered:
         num_blocks=depths,
         width_multiplier=tuple(width / base for width, base in zip(widths, BASE_WIDTHS, strict=True)),
         groups=groups,
-        squeeze_excite=_attention(ordered["stage0"]),
+        squeeze_excite=_attention(list(ordered.values())),
         auxiliary_heads=bool(auxiliary),
         block=_kind(ordered["stage0"]),
     )
@@ -106,5 +106,7 @@ def _kind(unit: Any) -> str:
     return "RepVGGBlock" if isinstance(unit, SinglePath) else type(unit).__name__
 
 
-def _attention(unit: Any) -> SqueezeExcite | None:
-    return unit.squeeze_excite if isinstance(unit, SinglePath | ReparameterizableBlock) else None
+def _attention(units: list[Any]) -> SqueezeExcite | None:
+    """The widest block tells best: widths are divided and rounded down, so narrow ones fit several divisors."""
+    settings: SqueezeExcite | None = max(units, key=_filters).squeeze_excite
+    return settings

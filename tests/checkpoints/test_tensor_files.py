@@ -13,7 +13,7 @@ from repvgg.checkpoints.tensor_files import WRAPPERS, read_tensors
 from repvgg.checkpoints.torch_writer import write_torch
 from repvgg.errors import CheckpointError, UnknownNameError
 
-_GOLDEN = Path(__file__).parents[1] / "golden"
+_GOLDEN = Path(__file__).parents[1] / "golden" / "reference"
 _ONES = crafted.tensor(shape=crafted.integers(2), strides=crafted.integers(1))
 
 

@@ -19,7 +19,7 @@ from repvgg.checkpoints.pickle_names import InertRecord
 from repvgg.checkpoints.torch_reader import read_torch
 from repvgg.errors import CheckpointError, FileError
 
-_GOLDEN = Path(__file__).parents[1] / "golden"
+_GOLDEN = Path(__file__).parents[1] / "golden" / "reference"
 _FORMATS = {
     "zip": {},
     "legacy": {"_use_new_zipfile_serialization": False},

@@ -71,7 +71,7 @@ class ReparameterizableBlock(keras.layers.Layer):
             ("filters", filters),
             ("strides", strides),
             ("groups", groups),
-            ("dilation", dilation_rate),
+            ("dilation_rate", dilation_rate),
         ):
             if not isinstance(value, int) or value < 1:
                 raise InputError(f"`{name}` must be a whole number of at least 1. Received: {value!r}.")
@@ -92,6 +92,8 @@ class ReparameterizableBlock(keras.layers.Layer):
         self.activation = keras.activations.get(activation)
         self.deploy = deploy
         self.data_format = data_format or keras.config.image_data_format()
+        if self.data_format not in ("channels_last", "channels_first"):
+            raise InputError(f"`data_format` is 'channels_last' or 'channels_first'. Received: {data_format!r}.")
         self.momentum = momentum
         self.epsilon = epsilon
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
@@ -137,6 +139,9 @@ class ReparameterizableBlock(keras.layers.Layer):
     def build(self, input_shape: Shape) -> None:
         self.in_channels = channels_of(input_shape, self.data_format, self.name)
         check_groups(self.in_channels, self.filters, self.groups, self.name)
+        # A convolution tells groups from the kernel's shape, and would take some wrong channel counts for others.
+        axis = -1 if self.data_format == "channels_last" else 1
+        self.input_spec = keras.InputSpec(ndim=4, axes={axis: self.in_channels})
         if self.deploy:
             self.reparam.build(input_shape)
         else:
@@ -214,17 +219,19 @@ class ReparameterizableBlock(keras.layers.Layer):
         store["deploy"] = np.asarray(int(self.deploy))
 
     def load_own_variables(self, store: Any) -> None:
-        if "deploy" not in set(store.keys()):
+        # Keras looks in more than one place of a file and reports the last failure, so a missing flag must not say less
+        # than a wrong one.
+        found = bool(np.asarray(store["deploy"])) if "deploy" in set(store.keys()) else None
+        if self.deploy and not found:
+            raise InputError(
+                f"Block '{self.name}' is in its deploy form, and the file holds the training form or another model. "
+                "Load a training form into a model built with deploy=False, then convert that."
+            )
+        if found is None:
             raise InputError(f"The file holds no weights for block '{self.name}'. It was written by another model.")
-        saved_deploy = bool(np.asarray(store["deploy"]))
-        if saved_deploy and not self.deploy:
+        if found and not self.deploy:
             self._require_built()
             self._shed_branches()
-        elif self.deploy and not saved_deploy:
-            raise InputError(
-                f"Block '{self.name}' is in its deploy form, and the file holds the training form. Load it into a "
-                "model built with deploy=False, then convert that."
-            )
 
     def get_config(self) -> dict[str, Any]:
         attention = self.squeeze_excite

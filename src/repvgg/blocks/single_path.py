@@ -76,7 +76,7 @@ class SinglePath:
     @classmethod
     def of_block(cls, block: ReparameterizableBlock) -> "SinglePath":
         """New layers in the shape of `block`; `copy_weights` fills them."""
-        return cls.make(
+        path = cls.make(
             block.name,
             block.filters,
             strides=block.strides,
@@ -88,6 +88,9 @@ class SinglePath:
             data_format=block.data_format,
             dtype=block.dtype_policy,
         )
+        for layer in path.layers.values():
+            layer.trainable = block.trainable
+        return path
 
     @classmethod
     def find(cls, name: str, layers: Mapping[str, Any]) -> "SinglePath | None":

@@ -1,1 +1,51 @@
-"""Checkpoint files of other libraries, read and written without them and without running anything they hold."""
+"""Checkpoints of PyTorch's RepVGG implementations, in and out.
+
+Names are loaded when they are first used: reading and describing a file needs neither Keras nor PyTorch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from repvgg.checkpoints.checkpoint import Checkpoint, read_checkpoint
+    from repvgg.checkpoints.describe import CheckpointDescription, describe_checkpoint
+    from repvgg.checkpoints.loading import build_model, load_checkpoint
+    from repvgg.checkpoints.names import DIALECTS
+    from repvgg.checkpoints.saving import save_checkpoint
+    from repvgg.checkpoints.settle import settle_statistics
+
+_HOMES = {
+    "DIALECTS": "names",
+    "Checkpoint": "checkpoint",
+    "CheckpointDescription": "describe",
+    "build_model": "loading",
+    "describe_checkpoint": "describe",
+    "load_checkpoint": "loading",
+    "read_checkpoint": "checkpoint",
+    "save_checkpoint": "saving",
+    "settle_statistics": "settle",
+}
+
+__all__ = [
+    "DIALECTS",
+    "Checkpoint",
+    "CheckpointDescription",
+    "build_model",
+    "describe_checkpoint",
+    "load_checkpoint",
+    "read_checkpoint",
+    "save_checkpoint",
+    "settle_statistics",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'repvgg.checkpoints' has no attribute '{name}'")
+    value = getattr(import_module(f"repvgg.checkpoints.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import repvgg
-from repvgg.cli import convert, demo, export, inspect, list_variants, predict, verify
+from repvgg.cli import convert, demo, export, fetch, inspect, list_variants, predict, verify
 from repvgg.cli.terminal import error_console
 from repvgg.errors import InputError, VerificationError
 
@@ -24,6 +24,7 @@ app.command("list")(list_variants.command)
 app.command("inspect")(inspect.command)
 app.command("demo")(demo.command)
 app.command("predict")(predict.command)
+app.command("fetch")(fetch.command)
 app.command("convert")(convert.command)
 app.command("verify")(verify.command)
 app.command("export")(export.command)

@@ -1,44 +1,80 @@
 """`repvgg convert`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from repvgg.cli.terminal import FORCE_HELP
+from repvgg.errors import InputError
+
+if TYPE_CHECKING:
+    from repvgg.verification import VerificationReport
+
+_CHECKPOINT_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 
 
 def command(
-    source: Annotated[Path, typer.Argument(help="A .keras file in training form.")],
-    output: Annotated[Path, typer.Argument(help="The .keras file to write.")],
+    source: Annotated[Path, typer.Argument(help="A .keras file, or a PyTorch checkpoint (.pth, .pt, .safetensors).")],
+    output: Annotated[Path, typer.Argument(help="The file to write: .keras, .pth, .pt, .bin or .safetensors.")],
+    deploy: Annotated[bool, typer.Option("--deploy", help="Turn a training form into the plain stack.")] = False,
+    dialect: Annotated[
+        str | None, typer.Option(help="Names in a PyTorch checkpoint: official, timm or mmpretrain.")
+    ] = None,
+    entry: Annotated[
+        str | None, typer.Option(help="The entry of a checkpoint to take the weights from, such as model_ema.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,
 ) -> None:
-    """Turns a training form into the plain stack of convolutions, checks it, and saves it.
+    """Turns a training form into the plain stack of convolutions, and checkpoints into Keras files and back.
 
-    The result loads in any Keras 3 without this package.
+    From one .keras file to another, the plain stack is what is written, whether or not --deploy says so; with a PyTorch
+    checkpoint on either side, the form stays as it is unless --deploy asks for the plain stack. That is checked against
+    the training form before it is saved, and loads in any Keras 3 without this package.
 
-    Example: repvgg convert model.keras model-deploy.keras
+    Example: repvgg convert RepVGG-A0-train.pth a0-deploy.keras --deploy
     """
     from repvgg.cli.terminal import console, human_size, start_keras
     from repvgg.cli.verify import print_report
     from repvgg.files import refuse_existing
 
+    to_keras = output.suffix == ".keras"
+    if to_keras and dialect is not None:
+        raise InputError(f"--dialect is about PyTorch checkpoints, and the output '{output}' is a Keras file.")
+    if source.suffix == ".keras" and entry is not None:
+        raise InputError(f"--entry is about PyTorch checkpoints, and '{source}' is a Keras file.")
+    if output.suffix not in (".keras", *_CHECKPOINT_SUFFIXES):
+        raise InputError(
+            f"The output is saved as {', '.join(_CHECKPOINT_SUFFIXES)} for PyTorch, or saved as '.keras'. "
+            f"Received: '{output.name}'."
+        )
     refuse_existing(output, force=force)
     start_keras()
-    from repvgg.conversion import reparameterize
-    from repvgg.metadata import set_metadata
-    from repvgg.saving import load_model, save_model
-    from repvgg.verification import verify
+    from repvgg.checkpoints import load_checkpoint, save_checkpoint
+    from repvgg.saving import save_model
 
-    model = load_model(source)
-    deployed = reparameterize(model)
-    report = verify(model, deployed)
-    set_metadata(deployed, verification=report.to_dict())
-    save_model(deployed, output, force=force)
+    model = load_checkpoint(source, entry=entry)
+    result, report = _deployed(model) if deploy or (to_keras and source.suffix == ".keras") else (model, None)
+    if to_keras:
+        save_model(result, output, force=force)
+    else:
+        save_checkpoint(result, output, dialect or "official", force=force)
     out = console()
-    print_report(out, report, rows=0)
+    if report is not None:
+        print_report(out, report, rows=0)
     out.print(
-        f"{source} ({model.count_params():,} parameters) -> {output} ({deployed.count_params():,} parameters, "
+        f"{source} ({model.count_params():,} parameters) -> {output} ({result.count_params():,} parameters, "
         f"{human_size(output.stat().st_size)})",
         soft_wrap=True,
     )
+
+
+def _deployed(model: Any) -> "tuple[Any, VerificationReport]":
+    from repvgg.conversion import reparameterize
+    from repvgg.metadata import set_metadata
+    from repvgg.verification import verify
+
+    deployed = reparameterize(model)
+    report = verify(model, deployed)
+    set_metadata(deployed, verification=report.to_dict())
+    return deployed, report

@@ -6,27 +6,40 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from repvgg.errors import InputError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from repvgg.architecture import Architecture
     from repvgg.cost import BlockCost, Cost
 
+_CHECKPOINT_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
+
 
 def command(
-    network: Annotated[str, typer.Argument(help="A variant such as RepVGG-A0, or a .keras file.")],
+    network: Annotated[str, typer.Argument(help="A variant such as RepVGG-A0, a .keras file, or a checkpoint.")],
     size: Annotated[int | None, typer.Option(min=1, help="Pixels a side; the published size if not given.")] = None,
     classes: Annotated[int | None, typer.Option(min=1, help="Outputs of the classifier (variants only).")] = None,
+    entry: Annotated[str | None, typer.Option(help="The entry of a checkpoint to look at, such as model_ema.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """A network's stages and blocks, training and deploy form side by side.
+
+    Of a PyTorch checkpoint (.pth, .pt, .bin, .safetensors) also its names, form, element types and wrappers. No model
+    is built for that.
 
     Example: repvgg inspect RepVGG-A0 --size 224
     """
     from repvgg.cost import count_cost
 
     path = Path(network)
-    if path.suffix == ".keras" or path.exists():
+    is_checkpoint = path.suffix in _CHECKPOINT_SUFFIXES or (path.is_file() and path.suffix != ".keras")
+    if entry is not None and not is_checkpoint:
+        raise InputError(f"--entry is about PyTorch checkpoints, and '{network}' is none.")
+    if is_checkpoint:
+        title, architecture, num_classes, channels, side, details = _of_checkpoint(path, entry)
+    elif path.suffix == ".keras" or path.exists():
         title, architecture, num_classes, channels, side, details = _of_file(path)
     else:
         from repvgg.variants import get_variant
@@ -70,6 +83,30 @@ def _of_file(path: Path) -> "tuple[str, Architecture, int | None, int, int, dict
     return path.name, recovered.architecture, recovered.num_classes, recovered.in_channels, side, details
 
 
+def _of_checkpoint(path: Path, entry: str | None) -> "tuple[str, Architecture, int | None, int, int, dict[str, Any]]":
+    from repvgg.checkpoints import describe_checkpoint
+    from repvgg.cli.terminal import human_size
+    from repvgg.variants import get_variant
+
+    found = describe_checkpoint(path, entry=entry)
+    details = {
+        "file": f"{path} ({human_size(found.file_bytes)})",
+        "container": found.container,
+        "dialect": found.dialect,
+        "form": found.form,
+        "variant": found.variant or "none of the named ones",
+        "parameters in the file": f"{found.parameters:,}",
+        "classes": str(found.num_classes or "no classifier"),
+        "dtype": ", ".join(found.dtypes),
+        "wrapper": ".".join(found.wrapper) or "-",
+        "prefix of all names": found.prefix or "-",
+        "other weights (--entry)": ", ".join(found.passed_over) or "-",
+        "beside the weights": ", ".join(found.beside) or "-",
+    }
+    side = get_variant(found.variant).image_size if found.variant else 224
+    return path.name, found.architecture, found.num_classes, found.in_channels, side, details
+
+
 def _as_json(title: str, cost: "Cost", details: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": title,
@@ -103,13 +140,14 @@ def _as_json(title: str, cost: "Cost", details: dict[str, Any]) -> dict[str, Any
 
 def _print(title: str, architecture: "Architecture", cost: "Cost", side: int, details: dict[str, Any]) -> None:
     from rich import box
+    from rich.markup import escape
     from rich.table import Table
 
     from repvgg.cli.terminal import console
 
     out = console()
     for name, value in details.items():
-        out.print(f"[bold]{name}[/]: {value}", soft_wrap=True)
+        out.print(f"[bold]{name}[/]: {escape(str(value))}", soft_wrap=True)
     table = Table(
         title=f"{title} at {side} x {side} pixels",
         caption=_caption(architecture),

@@ -204,9 +204,7 @@ def _batch_normalization(writer: _Writer, call: Call, inputs: list[str], label: 
     }
     if layer.axis not in (-1, len(call.input_shapes[0]) - 1):
         raise InputError(f"ONNX export reads channels_last models; '{layer.name}' normalizes axis {layer.axis}.")
-    constants = [
-        writer.constant(f"{layer.name}/{name}", part) for name, part in parts.items()
-    ]
+    constants = [writer.constant(f"{layer.name}/{name}", part) for name, part in parts.items()]
     return writer.node("BatchNormalization", [inputs[0], *constants], label, epsilon=layer.epsilon)
 
 

@@ -98,12 +98,12 @@ def _grouped_gradient_is_native(dtype: str) -> bool:
     if _has_gpu():
         return True
     with tf.init_scope():
-        inputs, kernel = tf.ones((1, 3, 3, 2), dtype), tf.ones((3, 3, 1, 2), dtype)
-        with tf.GradientTape() as tape:
-            tape.watch([inputs, kernel])
-            outputs = tf.nn.conv2d(inputs, kernel, 1, "SAME")
+        # The operation itself: a tape records nothing inside `init_scope`.
+        kernel, outputs = tf.ones((3, 3, 2, 4), dtype), tf.ones((1, 4, 4, 4), dtype)
         try:
-            tape.gradient(outputs, [inputs, kernel])
+            tf.raw_ops.Conv2DBackpropInput(
+                input_sizes=outputs.shape, filter=kernel, out_backprop=outputs, strides=[1, 1, 1, 1], padding="SAME"
+            )
         except tf.errors.InvalidArgumentError:
             return False
     return True

@@ -37,7 +37,11 @@ def verify(reference: Any, candidate: Any, images: Any = None, rtol: float = 1e-
         (True, 1.3e-06)
     """
     first, second = as_runner(reference, name="reference"), as_runner(candidate, name="candidate")
-    batches = probe_images(first, second) if images is None else [check_images(_as_images(images), first)]
+    batches = (
+        probe_images(first, second)
+        if images is None
+        else [check_images(check_images(_as_images(images), first), second)]
+    )
     found: dict[str, Difference] = {}
     matches, count, classifies = 0, 0, True
     for batch in _split(batches, first.batch_size or second.batch_size or BATCH):

@@ -1,0 +1,137 @@
+"""From the names and shapes of a checkpoint to the architecture they belong to."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from repvgg.architecture import BASE_WIDTHS, Architecture, SqueezeExcite
+from repvgg.checkpoints.canonical import AUXILIARY, Place, Shape, Shapes, block_prefix, canonical_shapes, place_of
+from repvgg.errors import CheckpointError, InputError
+from repvgg.metadata import Form
+from repvgg.variants import Variant, find_variant
+
+_PREFERRED_REDUCTIONS = (16, 4)
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """What a checkpoint holds.
+
+    Attributes:
+        num_classes: outputs of the classifier, or None if the file has none.
+    """
+
+    architecture: Architecture
+    form: Form
+    in_channels: int
+    num_classes: int | None
+
+    @property
+    def variant(self) -> Variant | None:
+        """The named network it is, or None."""
+        return named_variant(self.architecture)
+
+    def shapes(self) -> dict[str, Shape]:
+        """Every tensor that such a checkpoint has."""
+        return canonical_shapes(self.architecture, self.form, self.in_channels, self.num_classes)
+
+
+def named_variant(architecture: Architecture) -> Variant | None:
+    """The named network with this architecture; auxiliary classifiers, which come and go, are not asked for."""
+    return find_variant(architecture) or find_variant(replace(architecture, auxiliary_heads=True))
+
+
+def infer(shapes: Shapes) -> Inferred:
+    """Reads depths, widths, groups, attention, heads and form from canonical names and PyTorch shapes.
+
+    What is missing or too much is not looked for here: compare with `Inferred.shapes()`.
+
+    Raises:
+        CheckpointError: if they leave no network to be told.
+    """
+    places = [place for name in shapes if (place := place_of(name))]
+    form: Form = "training" if any(_is_branch(place) for place in places) else "deploy"
+    kernels = _Kernels(shapes, "rbr_dense.conv.weight" if form == "training" else "rbr_reparam.weight")
+    depths = tuple(len({place.block for place in places if place.stage == stage}) for stage in range(1, 5))
+    for stage, depth in enumerate(depths, 1):
+        if depth == 0:
+            raise CheckpointError(f"It has no blocks of stage {stage}; a RepVGG has four stages. Is it only a part?")
+    widths = [kernels.filters(stage, depth) for stage, depth in enumerate(depths, 1)]
+    stem = kernels.required(0, 0)
+    try:
+        architecture = Architecture(
+            num_blocks=depths,
+            # Exact: a base is a power of two, so the product with it gives the width again.
+            width_multiplier=tuple(width / base for width, base in zip(widths, BASE_WIDTHS, strict=True)),
+            groups=kernels.groups(depths, stem[0], widths),
+            squeeze_excite=_attention(shapes, places),
+            auxiliary_heads=any(name.startswith(tuple(f"{head}." for head in AUXILIARY)) for name in shapes),
+        )
+        architecture.blocks(stem[1])
+        architecture.auxiliary_taps()
+    except InputError as error:
+        raise CheckpointError(f"Its shapes make no RepVGG. {error}") from error
+    classifier = shapes.get("linear.weight")
+    return Inferred(architecture, form, stem[1], classifier[0] if classifier else None)
+
+
+def _is_branch(place: Place) -> bool:
+    return place.inner.startswith(("rbr_dense.", "rbr_1x1.", "rbr_identity."))
+
+
+class _Kernels:
+    """The 3x3 kernels, one a block. Single ones may be missing: who compares the names will say which."""
+
+    def __init__(self, shapes: Shapes, inner: str) -> None:
+        self.shapes = shapes
+        self.inner = inner
+
+    def find(self, stage: int, index: int) -> Shape | None:
+        name = block_prefix(stage, index) + self.inner
+        shape = self.shapes.get(name)
+        if shape is not None and (len(shape) != 4 or 0 in shape):
+            raise CheckpointError(f"'{name}' has the shape {shape}; a convolution's kernel has 4 axes, none of them 0.")
+        return shape
+
+    def required(self, stage: int, index: int) -> Shape:
+        shape = self.find(stage, index)
+        if shape is None:
+            raise CheckpointError(
+                f"It has no '{block_prefix(stage, index)}{self.inner}', from which the architecture would be told."
+            )
+        return shape
+
+    def filters(self, stage: int, depth: int) -> int:
+        found = (self.find(stage, index) for index in range(depth))
+        return next((shape[0] for shape in found if shape), None) or self.required(stage, 0)[0]
+
+    def groups(self, depths: Iterable[int], channels: int, widths: list[int]) -> dict[int, int]:
+        groups: dict[int, int] = {}
+        place = 0
+        for stage, (depth, width) in enumerate(zip(depths, widths, strict=True), 1):
+            for index in range(depth):
+                place += 1
+                shape = self.find(stage, index)
+                if shape is not None and shape[1] != channels and channels % shape[1] == 0:
+                    groups[place] = channels // shape[1]
+                channels = width
+        return groups
+
+
+def _attention(shapes: Shapes, places: Iterable[Place]) -> SqueezeExcite | None:
+    """Told from the widths of all squeezed vectors: one alone leaves several reductions possible."""
+    down = {place for place in places if place.inner in ("se.down.weight", "post_se.down.weight")}
+    if not down:
+        return None
+    lowest, highest = 1, 2**31
+    for stage, index, inner in down:
+        shape = shapes[block_prefix(stage, index) + inner]
+        if len(shape) != 4 or 0 in shape:
+            raise CheckpointError(f"'{block_prefix(stage, index)}{inner}' has the shape {shape}; 4 axes were expected.")
+        hidden, channels = shape[:2]
+        lowest = max(lowest, channels // (hidden + 1) + 1)
+        # `SqueezeExcite.hidden` is never 0, so a single one fits every larger reduction.
+        highest = highest if hidden == 1 else min(highest, channels // hidden)
+    fitting = [reduction for reduction in _PREFERRED_REDUCTIONS if lowest <= reduction <= highest]
+    reduction = fitting[0] if fitting else lowest
+    late = all(place.inner.startswith("se.") for place in down)
+    return SqueezeExcite("before_activation" if late else "after_activation", reduction)

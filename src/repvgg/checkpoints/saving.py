@@ -1,0 +1,76 @@
+"""From a Keras model to a checkpoint file that PyTorch's implementations read."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import save_file
+
+from repvgg.checkpoints.canonical import canonical_shapes, counter_after
+from repvgg.checkpoints.names import dialect_to_write
+from repvgg.checkpoints.torch_writer import write_torch
+from repvgg.checkpoints.weights import slots_of
+from repvgg.errors import InputError
+from repvgg.files import atomic_output, refuse_existing
+from repvgg.recover import recover
+
+TORCH_SUFFIXES = (".pth", ".pt", ".bin")
+SAFETENSORS_SUFFIX = ".safetensors"
+
+
+def save_checkpoint(model: Any, path: str | Path, dialect: str = "official", *, force: bool = False) -> Path:
+    """Writes a model as a state dict of PyTorch; `torch.load(path, weights_only=True)` reads it.
+
+    Every number is written as it is, in the type of the model's variables. A training form also gets the batch counters
+    that a strict `load_state_dict` asks for, set to 0.
+
+    Args:
+        model: a network of this package in either form.
+        path: ends in `.pth`, `.pt`, `.bin` or `.safetensors`.
+        dialect: whose names: "official", "timm" or "mmpretrain". RepVGGplus exists in the official repository only,
+            whose `repvggplus.py` has names of its own; "official" picks them where they are needed.
+        force: replace a file that is there.
+
+    Raises:
+        InputError: if the suffix is another, or the model is none that the dialect has.
+        UnknownNameError: if there is no such dialect.
+        OutputExistsError: if the file exists and `force` is not set.
+
+    Example:
+        >>> save_checkpoint(model, "a0.safetensors", dialect="timm")  # doctest: +SKIP
+    """
+    path = Path(path)
+    if path.suffix not in (*TORCH_SUFFIXES, SAFETENSORS_SUFFIX):
+        raise InputError(
+            f"A checkpoint is saved as {', '.join(TORCH_SUFFIXES)} or {SAFETENSORS_SUFFIX}. Received: '{path.name}'."
+        )
+    refuse_existing(path, force=force)
+    tensors = state_dict(model, dialect)
+    if path.suffix != SAFETENSORS_SUFFIX:
+        write_torch(tensors, path)
+        return path
+    with atomic_output(path) as temporary:
+        # timm and others refuse a file that does not say which framework it is for.
+        save_file(tensors, temporary, metadata={"format": "pt"})
+    return path
+
+
+def state_dict(model: Any, dialect: str = "official") -> dict[str, npt.NDArray[Any]]:
+    """The tensors that `save_checkpoint` writes, in PyTorch's layout and order."""
+    recovered = recover(model)
+    target = dialect_to_write(dialect, recovered.architecture)
+    slots = slots_of(recovered)
+    # The table of shapes knows PyTorch's order; it asks for no tensor that the model does not have.
+    shapes = canonical_shapes(recovered.architecture, recovered.form, recovered.in_channels, recovered.num_classes)
+    names = [name for name in shapes if name in slots]
+    if len(names) != len(slots):
+        raise InputError(f"The model has weights that no checkpoint has: {', '.join(sorted(set(slots) - set(names)))}.")
+    spelled = target.from_canonical(names)
+    tensors: dict[str, npt.NDArray[Any]] = {}
+    for name in names:
+        tensors[spelled[name]] = slots[name].read()
+        counter = counter_after(spelled[name])
+        if counter is not None:
+            tensors[counter] = np.zeros((), np.int64)
+    return tensors

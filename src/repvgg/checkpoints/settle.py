@@ -1,0 +1,71 @@
+"""Giving batch normalizations the statistics of real images without changing what the network computes."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from repvgg import ops
+from repvgg.blocks import BatchNorm, ConvBatchNorm, RepVGGBlock, recorded_inputs
+from repvgg.errors import InputError
+from repvgg.layers import all_layers
+
+Array = npt.NDArray[Any]
+
+
+def settle_statistics(model: Any, images: Any) -> None:
+    """Sets every batch normalization of a training form to the statistics of `images`, in place.
+
+    Gamma and beta change with mean and variance so that inference mode gives the same answers as before. Training mode,
+    which normalizes with a batch's own statistics, then starts from the same function too. Made for networks that were
+    unfolded from a deploy form, whose statistics are not those of any image.
+
+    Args:
+        model: a network in training form.
+        images: a batch (N, H, W, C), prepared as for training; the more the better, 256 are plenty.
+
+    Raises:
+        InputError: if the model has no block in training form.
+
+    Example:
+        >>> model = load_checkpoint("deploy.pth", form="training", from_deploy="unfold")  # doctest: +SKIP
+        >>> settle_statistics(model, images)  # doctest: +SKIP
+    """
+    blocks = [layer for layer in all_layers(model) if isinstance(layer, RepVGGBlock) and not layer.deploy]
+    if not blocks:
+        raise InputError(f"'{model.name}' has no block in training form, so it has no statistics to settle.")
+    # One pass is enough: as no block's answer changes, neither does any block's input.
+    with recorded_inputs() as recorded:
+        model(keras.ops.convert_to_tensor(images), training=False)
+    for block in blocks:
+        inputs = keras.ops.convert_to_tensor(recorded[id(block)])
+        for branch in (block.conv3x3, block.conv1x1):
+            _settle(branch.norm, _convolved(branch, inputs), block.data_format)
+        if block.identity is not None:
+            _settle(block.identity, inputs, block.data_format)
+
+
+def _convolved(branch: ConvBatchNorm, inputs: Any) -> Any:
+    return ops.conv2d(
+        inputs,
+        branch.kernel.value,
+        strides=branch.strides,
+        dilation_rate=branch.dilation_rate,
+        groups=branch.groups,
+        data_format=branch.data_format,
+    )
+
+
+def _settle(norm: BatchNorm, outputs: Any, data_format: str) -> None:
+    def read(variable: Any) -> Array:
+        return np.asarray(keras.ops.convert_to_numpy(variable), dtype=np.float64)
+
+    axes = (0, 1, 2) if data_format == "channels_last" else (0, 2, 3)
+    values = np.asarray(keras.ops.convert_to_numpy(outputs), dtype=np.float64)
+    mean, variance = values.mean(axes), values.var(axes)
+    before = norm.read(read)
+    norm.gamma.assign(before.scale * np.sqrt(variance + norm.epsilon))
+    norm.beta.assign(before.shift + before.scale * mean)
+    norm.moving_mean.assign(mean)
+    norm.moving_variance.assign(variance)

@@ -1,0 +1,150 @@
+"""Canonical tensors and the variables of a Keras model: which belongs to which, and how each is laid out."""
+
+from collections.abc import Iterator, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from repvgg.blocks import AuxiliaryClassifier, BatchNorm, ConvBatchNorm, RepVGGBlock, SinglePath
+from repvgg.blocks.branches import EPSILON
+from repvgg.checkpoints.canonical import CLASSIFIER, block_prefix
+from repvgg.checkpoints.mapped import drop_pages
+from repvgg.errors import CheckpointError, InputError
+from repvgg.recover import Recovered
+
+Array = npt.NDArray[Any]
+
+_KERNEL_AXES = (3, 2, 0, 1)
+"""Keras keeps (height, width, in, out), PyTorch (out, in, height, width)."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One variable of a Keras model that a tensor goes into.
+
+    Args:
+        variable: the Keras variable.
+        axes: the order of its axes in PyTorch; None where both agree.
+    """
+
+    variable: Any
+    axes: tuple[int, ...] | None = None
+
+    @property
+    def torch_shape(self) -> tuple[int, ...]:
+        """Its shape in PyTorch."""
+        shape = tuple(self.variable.shape)
+        return shape if self.axes is None else tuple(shape[axis] for axis in self.axes)
+
+    def read(self) -> Array:
+        """Its value in PyTorch's layout."""
+        value = np.asarray(keras.ops.convert_to_numpy(self.variable))
+        return np.ascontiguousarray(value if self.axes is None else value.transpose(self.axes))
+
+    def fill(self, tensor: Array) -> None:
+        """Takes its value from PyTorch's layout, in the variable's own type."""
+        value = tensor if self.axes is None else tensor.transpose(np.argsort(self.axes))
+        # A copy even where none is needed: some backends would keep a window on the array, and so on the file.
+        self.variable.assign(np.array(value, dtype=self.variable.dtype, order="C", copy=True))
+
+
+def slots_of(network: Recovered) -> dict[str, Slot]:
+    """Every variable of a model by the canonical name of its tensor.
+
+    Raises:
+        InputError: if the model is of a kind that PyTorch's RepVGG has no form for.
+    """
+    slots: dict[str, Slot] = {}
+    for (name, unit), spec in zip(network.units.items(), network.architecture.blocks(network.in_channels), strict=True):
+        prefix = block_prefix(spec.stage, spec.index)
+        attention = unit.squeeze_excite
+        if attention is not None:
+            inner = "se." if attention.position == "before_activation" else "post_se."
+            down, up = _attention_layers(unit)
+            slots.update(_convolution(f"{prefix}{inner}down", down))
+            slots.update(_convolution(f"{prefix}{inner}up", up))
+        if isinstance(unit, SinglePath):
+            slots.update(_convolution(f"{prefix}rbr_reparam", unit.convolution))
+        elif unit.deploy:
+            slots.update(_convolution(f"{prefix}rbr_reparam", unit.reparam))
+        elif isinstance(unit, RepVGGBlock):
+            if unit.identity is not None:
+                slots.update(_norm(f"{prefix}rbr_identity", unit.identity))
+            slots.update(_branch(f"{prefix}rbr_dense", unit.conv3x3))
+            slots.update(_branch(f"{prefix}rbr_1x1", unit.conv1x1))
+        else:
+            raise InputError(
+                f"Block '{name}' is a {type(unit).__name__}, whose training form the RepVGG of PyTorch does not have. "
+                "Convert the model with repvgg.reparameterize first: the deploy form is the same for all."
+            )
+    if network.classifier is not None:
+        slots.update(_linear(CLASSIFIER, network.classifier))
+    for name, head in network.auxiliary.items():
+        slots.update(_auxiliary(name, head))
+    return slots
+
+
+def fill(slots: dict[str, Slot], tensors: MutableMapping[str, Array]) -> None:
+    """Moves tensors into variables, each into its own, and takes them out of `tensors` on the way.
+
+    Raises:
+        CheckpointError: unless both sides have the same names and shapes; no variable has changed then.
+    """
+    problems = [
+        *(f"no place for {name}" for name in tensors if name not in slots),
+        *(f"nothing for {name}" for name in slots if name not in tensors),
+        *(
+            f"{name} has the shape {tensors[name].shape}, not {slot.torch_shape}"
+            for name, slot in slots.items()
+            if name in tensors and tensors[name].shape != slot.torch_shape
+        ),
+    ]
+    if problems:
+        raise CheckpointError(f"The tensors do not fit the model: {'; '.join(problems)}.")
+    for name, slot in slots.items():
+        tensor = tensors.pop(name)
+        slot.fill(tensor)
+        drop_pages(tensor)
+
+
+def _attention_layers(unit: Any) -> tuple[Any, Any]:
+    if isinstance(unit, SinglePath):
+        return unit.layers["_se_down"], unit.layers["_se_up"]
+    return unit.attention.down, unit.attention.up
+
+
+def _convolution(name: str, layer: Any) -> Iterator[tuple[str, Slot]]:
+    yield f"{name}.weight", Slot(layer.kernel, _KERNEL_AXES)
+    yield f"{name}.bias", Slot(layer.bias)
+
+
+def _branch(name: str, layer: ConvBatchNorm) -> Iterator[tuple[str, Slot]]:
+    yield f"{name}.conv.weight", Slot(layer.kernel, _KERNEL_AXES)
+    yield from _norm(f"{name}.bn", layer.norm)
+
+
+def _norm(name: str, layer: BatchNorm) -> Iterator[tuple[str, Slot]]:
+    if layer.epsilon != EPSILON:
+        # PyTorch keeps it in the program and not in the file: the reader would take its own for ours.
+        raise InputError(
+            f"The batch normalization of '{name}' has epsilon={layer.epsilon}; RepVGG checkpoints stand for {EPSILON}. "
+            "Convert the model with repvgg.reparameterize first: the deploy form has no batch normalization."
+        )
+    yield f"{name}.weight", Slot(layer.gamma)
+    yield f"{name}.bias", Slot(layer.beta)
+    yield f"{name}.running_mean", Slot(layer.moving_mean)
+    yield f"{name}.running_var", Slot(layer.moving_variance)
+
+
+def _linear(name: str, layer: Any) -> Iterator[tuple[str, Slot]]:
+    yield f"{name}.weight", Slot(layer.kernel, (1, 0))
+    yield f"{name}.bias", Slot(layer.bias)
+
+
+def _auxiliary(name: str, head: AuxiliaryClassifier) -> Iterator[tuple[str, Slot]]:
+    yield f"{name}.0.conv.weight", Slot(head.conv.kernel, _KERNEL_AXES)
+    yield from _norm(f"{name}.0.bn", head.conv.norm)
+    yield from _linear(f"{name}.3", head.classifier)

@@ -1,0 +1,130 @@
+"""`repvgg convert`, `inspect` and `fetch` with checkpoints."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hub_server import Hub, running
+
+from helpers import assert_same_values, infer, random_images, relative_error, run_python, values_of
+from repvgg.checkpoints import describe_checkpoint, load_checkpoint
+from repvgg.cli import main
+from repvgg.metadata import get_metadata
+from repvgg.saving import load_model
+
+REFERENCE = Path(__file__).parents[1] / "golden" / "reference"
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["repvgg", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        captured = capsys.readouterr()
+        code = stopped.value.code
+        return (code if isinstance(code, int) else 0), captured.out, captured.err
+
+    return call
+
+
+def test_convert_to_keras(run: Run, tmp_path: Path) -> None:
+    source = REFERENCE / "official_train.pth"
+    status, output, _ = run("convert", source, tmp_path / "a.keras")
+    assert status == 0
+    assert "(210,730 parameters) -> " in output
+    training = load_model(tmp_path / "a.keras")
+    assert_same_values(values_of(load_checkpoint(source)), values_of(training))
+
+    assert run("convert", source, tmp_path / "b.keras", "--deploy")[0] == 0
+    deployed = load_model(tmp_path / "b.keras")
+    metadata = get_metadata(deployed)
+    assert metadata.form == "deploy"
+    assert metadata.verification is not None
+    images = random_images((1, 64, 64, 3))
+    assert relative_error(infer(training, images), infer(deployed, images)) < 1e-5
+
+
+def test_convert_between_dialects(run: Run, tmp_path: Path) -> None:
+    middle, back = tmp_path / "timm.safetensors", tmp_path / "back.pth"
+    assert run("convert", REFERENCE / "official_train.pth", middle, "--dialect", "timm")[0] == 0
+    assert describe_checkpoint(middle).dialect == "timm"
+    assert run("convert", middle, back)[0] == 0
+    assert_same_values(values_of(load_checkpoint(REFERENCE / "official_train.pth")), values_of(load_checkpoint(back)))
+    assert run("convert", back, tmp_path / "deploy.pth", "--deploy", "--dialect", "mmpretrain")[0] == 0
+    found = describe_checkpoint(tmp_path / "deploy.pth")
+    assert (found.dialect, found.form) == ("mmpretrain", "deploy")
+
+
+def test_mistakes(run: Run, tmp_path: Path) -> None:
+    train, deploy = REFERENCE / "official_train.pth", REFERENCE / "official_deploy.pth"
+    for arguments, message in (
+        ((train, tmp_path / "a.keras", "--dialect", "timm"), "--dialect is about PyTorch checkpoints"),
+        ((train, tmp_path / "a.pth", "--dialect", "tim"), "Did you mean timm"),
+        ((train, tmp_path / "a.onnx"), "Received: 'a.onnx'"),
+        ((deploy, tmp_path / "a.pth", "--deploy"), "nothing to convert"),
+        ((train, tmp_path / "a.pth", "--entry", "model_ema"), "no entry in the checkpoint called 'model_ema'"),
+        ((tmp_path / "none.pth", tmp_path / "a.pth"), "does not exist"),
+    ):
+        status, _, errors = run("convert", *arguments)
+        assert status == 2
+        assert message in " ".join(errors.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_inspect(run: Run) -> None:
+    status, output, _ = run("inspect", REFERENCE / "official_train_ddp.pth")
+    assert status == 0
+    for line in (
+        "dialect: official",
+        "form: training",
+        "container: torch-zip",
+        "dtype: float32",
+        "wrapper: model",
+        "prefix of all names: module.",
+        "beside the weights: epoch, max_accuracy",
+        "classes: 10",
+        "parameters in the file: 208,650",
+    ):
+        assert line in output
+    found = json.loads(run("inspect", REFERENCE / "timm_train_g4.pth", "--json")[1])
+    assert found["dialect"] == "timm"
+    assert [block["groups"] for block in found["blocks"]] == [1, 1, 4, 1, 4, 1, 4, 1, 1]
+    status, _, errors = run("inspect", "RepVGG-A0", "--entry", "model")
+    assert (status, "is none" in errors) == (2, True)
+
+
+def test_inspecting_builds_no_model() -> None:
+    code = (
+        f"import sys; sys.argv = ['repvgg', 'inspect', {str(REFERENCE / 'plus_train.pth')!r}]\n"
+        "from repvgg.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'tensorflow', 'jax', 'torch', 'keras'} & set(sys.modules)))"
+    )
+    output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert output.splitlines()[-1] == "[]"
+
+
+def test_fetch(tmp_path: Path) -> None:
+    pytest.importorskip("huggingface_hub")
+    content = (REFERENCE / "timm_train.safetensors").read_bytes()
+    code = "import sys; sys.argv = ['repvgg', 'fetch', 'RepVGG-A0']; from repvgg.cli import main; main()"
+    with running(Hub("timm/repvgg_a0.rvgg_in1k", content)) as hub, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("HF_ENDPOINT", hub.address)
+        environment.setenv("HF_HOME", str(tmp_path))
+        environment.delenv("HF_HUB_CACHE", raising=False)
+        environment.delenv("HF_HUB_OFFLINE", raising=False)
+        path = Path(run_python(code).strip())
+    assert path.read_bytes() == content
+
+
+def test_fetch_mistakes(run: Run) -> None:
+    status, _, errors = run("fetch", "RepVGG-B1g2")
+    assert (status, "There are of: RepVGG-A0" in " ".join(errors.split())) == (2, True)

@@ -1,0 +1,43 @@
+"""What every test module relies on: the backend is chosen before anything imports Keras."""
+
+import os
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    backend = os.environ["KERAS_BACKEND"]
+    if backend == "tensorflow":
+        return
+    skip = pytest.mark.skip(reason=f"is about TensorFlow or about no backend, and KERAS_BACKEND is {backend}")
+    for item in items:
+        if item.get_closest_marker("backends") is None:
+            item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_models() -> Iterator[None]:
+    """Frees what a module's models hold. Once a module, because it runs a full garbage collection."""
+    yield
+    import keras
+
+    keras.backend.clear_session()
+
+
+@pytest.fixture(autouse=True)
+def same_initial_weights() -> None:
+    """Each test begins with the same random state, alone or among others."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)

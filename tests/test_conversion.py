@@ -1,0 +1,488 @@
+"""From training to deploy form: every named network, and our blocks inside networks of other people's making."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from helpers import (
+    BACKEND,
+    SQUEEZE_EXCITE,
+    assert_same_values,
+    infer,
+    random_images,
+    relative_error,
+    run_python,
+    small_network,
+    to_numpy,
+    trained_like,
+    values_of,
+)
+from repvgg import fold
+from repvgg.architecture import SqueezeExcite
+from repvgg.backbone import RepVGGBackbone
+from repvgg.blocks import AuxiliaryClassifier, ReparameterizableBlock, RepVGGBlock
+from repvgg.conversion import reparameterize
+from repvgg.errors import ConversionError, VerificationError
+from repvgg.layers import all_layers
+from repvgg.metadata import get_metadata, set_metadata
+from repvgg.variants import VARIANTS
+from repvgg.zoo import create_model
+
+TOLERANCES = {"float32": 1e-5, "float64": 1e-12}
+"""Relative errors of the logits: some hundred roundings of each dtype, in networks of up to 49 blocks."""
+
+
+def assert_stock(model: Any) -> None:
+    """`model` consists of Keras's own layers, at any depth."""
+    for layer in all_layers(model):
+        assert type(layer).__module__.startswith("keras."), layer
+
+
+def convert(model: Any) -> Any:
+    """The converted `model`; `model` must be left bit for bit as it was."""
+    before, structure = values_of(model), keras.saving.serialize_keras_object(model)
+    deployed = reparameterize(model)
+    assert_same_values(before, values_of(model))
+    assert keras.saving.serialize_keras_object(model) == structure
+    assert not {id(weight) for weight in model.weights} & {id(weight) for weight in deployed.weights}
+    return deployed
+
+
+def assert_converts(model: Any, images: Any, tolerance: float = 1e-5) -> Any:
+    """Converts `model`, whose outputs stay the same on `images`."""
+    trained_like(model)
+    expected = infer(model, images)
+    deployed = convert(model)
+    assert not any(isinstance(layer, ReparameterizableBlock) for layer in all_layers(deployed))
+    found = infer(deployed, images)
+    keras.tree.assert_same_structure(expected, found)
+    for first, second in zip(keras.tree.flatten(expected), keras.tree.flatten(found), strict=True):
+        assert np.abs(first).max() > 1e-3
+        assert relative_error(first, second) < tolerance
+    return deployed
+
+
+# The named networks
+
+
+def check_variant(name: str, dtype: str) -> None:
+    """Full width and depth, random statistics, an even and an odd size at every stride."""
+    model = trained_like(create_model(name, dtype=dtype))
+    deployed = reparameterize(model)
+    assert_stock(deployed)
+    assert deployed.count_params() == VARIANTS[name].cost().deploy_parameters
+    for size in (64, 75):
+        images = random_images((2, size, size, 3), dtype=dtype)
+        expected, found = infer(model, images), infer(deployed, images)
+        expected = expected["main"] if isinstance(expected, dict) else expected
+        assert expected.dtype == found.dtype == dtype
+        # Two images still differ at the end; where they do not, the comparison says nothing about the first blocks.
+        assert expected.std(axis=0).max() > 0.001 * np.abs(expected).max()
+        assert relative_error(expected, found) <= TOLERANCES[dtype]
+    keras.backend.clear_session()
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant(name: str, dtype: str) -> None:
+    check_variant(name, dtype)
+
+
+@pytest.mark.backends
+@pytest.mark.skipif(BACKEND == "tensorflow", reason="all variants were converted above")
+@pytest.mark.parametrize("name", ["RepVGG-A0", "RepVGG-B1g4", "RepVGGplus-L2pse"])
+def test_some_variants_on_other_backends(name: str) -> None:
+    check_variant(name, "float32")
+
+
+# Networks of other people's making
+
+
+def sequential() -> Any:
+    return keras.Sequential(
+        [
+            keras.Input((None, None, 3)),
+            RepVGGBlock(8, 2),
+            RepVGGBlock(8, squeeze_excite=SQUEEZE_EXCITE["before"]),
+            keras.layers.Dropout(0.5),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(4),
+        ],
+        name="stack",
+    )
+
+
+def with_skips_and_operations() -> Any:
+    images = keras.Input((None, None, 3))
+    x = RepVGGBlock(8, 2, name="stem")(images)
+    y = RepVGGBlock(8, groups=2, name="inner")(x)
+    x = keras.ops.relu(x + y * 0.5)
+    z = RepVGGBlock(8, 2, name="down", activation=None)(x)
+    outputs = keras.ops.concatenate([keras.ops.mean(z, axis=(1, 2)), keras.ops.max(x, axis=(1, 2))], axis=-1)
+    return keras.Model(images, outputs, name="skips")
+
+
+def segmentation() -> Any:
+    """A backbone as one layer, its own convolutions and normalizations around it."""
+    backbone = RepVGGBackbone([1, 1, 2, 1], [0.125] * 4)
+    pyramid = keras.Model(backbone.inputs, backbone.pyramid_outputs, name="pyramid")
+    images = keras.Input((64, 64, 3))
+    x = keras.layers.BatchNormalization(name="foreign_first_norm")(images)
+    levels = pyramid(x)
+    x = keras.layers.UpSampling2D(2)(levels["P3"])
+    x = keras.layers.Concatenate()([x, levels["P2"]])
+    x = keras.layers.Conv2D(8, 3, padding="same", use_bias=False, name="foreign_conv")(x)
+    x = keras.layers.BatchNormalization(name="foreign_norm")(x)
+    x = keras.layers.ReLU()(x)
+    return keras.Model(images, keras.layers.Conv2D(2, 1, name="foreign_scores")(x), name="segmentation")
+
+
+def nested() -> Any:
+    """A Sequential in a functional model in a functional model."""
+    inner = keras.Sequential(
+        [keras.Input((None, None, 8)), RepVGGBlock(8, name="deep"), keras.layers.ReLU()], name="inner"
+    )
+    features = keras.Input((None, None, 3))
+    middle = keras.Model(features, inner(RepVGGBlock(8, 2, name="near")(features)) + 1.0, name="middle")
+    images = keras.Input((None, None, 3))
+    return keras.Model(images, keras.layers.GlobalMaxPooling2D()(middle(images)), name="outer")
+
+
+def multi_input_multi_output() -> Any:
+    left, right = keras.Input((32, 32, 3), name="left"), keras.Input((32, 32, 1), name="right")
+    a, b = RepVGGBlock(8, 2, name="left_block")(left), RepVGGBlock(8, 2, name="right_block")(right)
+    both = RepVGGBlock(8, name="joint")(a + b)
+    pooled = keras.layers.GlobalAveragePooling2D()(both)
+    outputs = {"classes": keras.layers.Dense(3, name="classes")(pooled), "map": keras.layers.Conv2D(1, 1)(a)}
+    return keras.Model({"left": left, "right": right}, outputs, name="two_eyes")
+
+
+def list_of_outputs() -> Any:
+    images = keras.Input((None, None, 3))
+    first = RepVGGBlock(8, 2)(images)
+    return keras.Model([images], [first, RepVGGBlock(8, 2)(first)], name="list")
+
+
+def block_as_output_and_input() -> Any:
+    images = keras.Input((16, 16, 4))
+    return keras.Model(images, RepVGGBlock(4, name="alone")(images))
+
+
+FOREIGN: dict[str, tuple[Callable[[], Any], Any]] = {
+    "sequential": (sequential, (2, 33, 32, 3)),
+    "skips": (with_skips_and_operations, (2, 33, 40, 3)),
+    "segmentation": (segmentation, (2, 64, 64, 3)),
+    "nested": (nested, (2, 17, 16, 3)),
+    "two_eyes": (multi_input_multi_output, {"left": (2, 32, 32, 3), "right": (2, 32, 32, 1)}),
+    "list": (list_of_outputs, (1, 18, 19, 3)),
+    "alone": (block_as_output_and_input, (2, 16, 16, 4)),
+}
+every_foreign = pytest.mark.parametrize(("make", "shape"), FOREIGN.values(), ids=FOREIGN)
+
+
+def images_of(shape: Any) -> Any:
+    if isinstance(shape, dict):
+        return {name: random_images(inner, seed) for seed, (name, inner) in enumerate(shape.items())}
+    return random_images(shape)
+
+
+@pytest.mark.backends
+@every_foreign
+def test_networks_of_other_peoples_making(make: Callable[[], Any], shape: Any) -> None:
+    model = make()
+    deployed = assert_converts(model, images_of(shape))
+    assert_stock(deployed)
+    assert deployed.name == model.name
+    assert [tensor.shape for tensor in deployed.inputs] == [tensor.shape for tensor in model.inputs]
+
+
+@pytest.mark.backends
+@every_foreign
+def test_they_are_saved_and_loaded_in_both_forms(tmp_path: Path, make: Callable[[], Any], shape: Any) -> None:
+    model = trained_like(make())
+    images = images_of(shape)
+    for form, name in ((model, "training.keras"), (reparameterize(model), "deploy.keras")):
+        form.save(tmp_path / name)
+        loaded = keras.saving.load_model(tmp_path / name)
+        keras.tree.map_structure(np.testing.assert_array_equal, infer(form, images), infer(loaded, images))
+
+
+def test_foreign_layers_are_left_alone() -> None:
+    model = trained_like(segmentation())
+    deployed = reparameterize(model)
+    foreign = [layer.name for layer in model.layers if layer.name.startswith("foreign")]
+    assert len(foreign) == 4
+    for name in foreign:
+        mine, copy = model.get_layer(name), deployed.get_layer(name)
+        assert type(copy) is type(mine)
+        assert copy is not mine
+        assert copy.get_config() == mine.get_config()
+        assert_same_values(values_of(mine), values_of(copy))
+    assert [type(layer).__name__ for layer in deployed.layers].count("BatchNormalization") == 2
+
+
+@pytest.mark.backends
+def test_a_block_shared_between_two_heads_stays_shared() -> None:
+    shared = RepVGGBlock(8, name="shared")
+    images = keras.Input((None, None, 3))
+    trunk = RepVGGBlock(8, 2, name="trunk")(images)
+    first, second = shared(trunk), shared(shared(trunk))
+    model = keras.Model(images, [keras.layers.Dense(2)(first), keras.layers.Dense(3)(second)])
+    deployed = assert_converts(model, random_images((2, 20, 21, 3)))
+    assert len([layer for layer in deployed.layers if layer.name == "shared"]) == 1
+    assert deployed.count_params() == (9 * 3 * 8 + 8) + (9 * 8 * 8 + 8) + (8 * 2 + 2) + (8 * 3 + 3)
+
+
+def test_a_model_shared_between_two_branches_stays_shared() -> None:
+    tower = keras.Sequential([keras.Input((32, 32, 3)), RepVGGBlock(8, 2), keras.layers.GlobalAveragePooling2D()])
+    left, right = keras.Input((32, 32, 3)), keras.Input((32, 32, 3))
+    model = keras.Model([left, right], keras.ops.abs(tower(left) - tower(right)), name="siamese")
+    images = [random_images((2, 32, 32, 3), seed) for seed in (1, 2)]
+    deployed = assert_converts(model, images)
+    assert deployed.count_params() == 9 * 3 * 8 + 8
+    # Exchanging the two images changes nothing only if both branches have the same weights.
+    np.testing.assert_array_equal(infer(deployed, images), infer(deployed, images[::-1]))
+
+
+@pytest.mark.parametrize("strides", [1, 2])
+@pytest.mark.parametrize("as_model", [False, True], ids=["block", "model"])
+def test_blocks_over_time(strides: int, as_model: bool) -> None:
+    layer: Any = RepVGGBlock(8, strides, name="frame", squeeze_excite=SQUEEZE_EXCITE["after"])
+    if as_model:
+        layer = keras.Sequential([keras.Input((17, 16, 3)), layer, keras.layers.GlobalAveragePooling2D()])
+    video = keras.Input((3, 17, 16, 3))
+    x = keras.layers.TimeDistributed(layer)(video)
+    model = keras.Model(video, keras.ops.mean(x, axis=1), name="video")
+    assert_stock(assert_converts(model, random_images((2, 3, 17, 16, 3))))
+
+
+def test_a_block_called_with_its_training_argument() -> None:
+    images = keras.Input((16, 16, 8))
+    model = keras.Model(images, RepVGGBlock(8, name="frozen")(images, training=False))
+    assert_converts(model, random_images((2, 16, 16, 8)))
+
+
+@pytest.mark.parametrize("policy", [pytest.param("mixed_bfloat16", marks=pytest.mark.backends), "mixed_float16"])
+def test_mixed_precision_goes_on(policy: str) -> None:
+    model = trained_like(small_network(dtype=policy))
+    deployed = convert(model)
+    assert deployed.get_layer("stage3_block1").dtype_policy.name == policy
+    assert {str(weight.dtype) for weight in deployed.weights} == {"float32"}
+    images = random_images((2, 64, 64, 3))
+    # A rounding is 0.4 % in bfloat16 and 0.05 % in float16, and the two forms round in different places.
+    tolerance = {"mixed_bfloat16": 0.1, "mixed_float16": 0.01}[policy]
+    assert relative_error(infer(model, images), infer(deployed, images)) < tolerance
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_the_kernels_of_mixed_precision_are_folded_in_full(policy: str) -> None:
+    """The same weights in float32 give the same kernels, bit for bit: nothing is rounded to 16 bits on the way."""
+    narrow, wide = trained_like(small_network(dtype=policy)), small_network()
+    wide.set_weights(values_of(narrow))
+    assert_same_values(values_of(reparameterize(wide)), values_of(reparameterize(narrow)))
+
+
+def test_kernels_are_the_float64_fold_rounded_once() -> None:
+    model = trained_like(small_network())
+    deployed = reparameterize(model)
+    for name in ("stage2_block1", "stage4_block0"):
+        linear = model.get_layer(name).folded()
+        assert linear.kernel.dtype == np.float64
+        kernel, bias = values_of(deployed.get_layer(name))
+        np.testing.assert_array_equal(kernel, linear.kernel.astype("float32"))
+        np.testing.assert_array_equal(bias, linear.bias.astype("float32"))
+
+
+@pytest.mark.backends
+def test_auxiliary_heads_vanish() -> None:
+    options: dict[str, Any] = {"squeeze_excite": SqueezeExcite("after_activation", 4), "auxiliary_heads": True}
+    model = trained_like(small_network(num_blocks=[1, 2, 4, 1], **options))
+    deployed = convert(model)
+    images = random_images((2, 64, 64, 3))
+    assert relative_error(infer(model, images)["main"], infer(deployed, images)) < 1e-5
+    assert not any(isinstance(layer, AuxiliaryClassifier) for layer in all_layers(deployed))
+    same = small_network(num_blocks=[1, 2, 4, 1], deploy=True, **options)
+    assert [weight.path for weight in deployed.weights] == [weight.path for weight in same.weights]
+    same.set_weights(values_of(deployed))
+    np.testing.assert_array_equal(infer(same, images), infer(deployed, images))
+
+
+def test_the_deploy_form_by_name_has_the_same_layers() -> None:
+    deployed, built = (
+        reparameterize(create_model("RepVGG-A0", num_classes=3)),
+        create_model("RepVGG-A0", 3, deploy=True),
+    )
+    assert [layer.name for layer in deployed.layers] == [layer.name for layer in built.layers]
+    assert [weight.path for weight in deployed.weights] == [weight.path for weight in built.weights]
+
+
+@pytest.mark.backends
+def test_a_compiled_model_trains_on_afterwards() -> None:
+    model = trained_like(small_network())
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(1e-3), loss=loss, metrics=["accuracy"])
+    images, labels = random_images((8, 32, 32, 3)), np.arange(8) % 5
+    first = model.train_on_batch(images, labels)[0]
+    state = values_of(model.optimizer) if hasattr(model.optimizer, "weights") else []
+    deployed = convert(model)
+    for variable, before in zip(model.optimizer.variables, state, strict=False):
+        np.testing.assert_array_equal(to_numpy(variable), before)
+    kept, before_training = values_of(deployed), values_of(model)
+    losses = [model.train_on_batch(images, labels)[0] for _ in range(5)]
+    assert losses[-1] < first
+    assert not np.array_equal(values_of(model)[0], before_training[0])
+    assert_same_values(kept, values_of(deployed))
+
+
+def test_frozen_layers_stay_frozen() -> None:
+    model = small_network()
+    for layer in model.layers[:4]:
+        layer.trainable = False
+    deployed = reparameterize(model)
+    assert not deployed.get_layer("stage0").trainable
+    assert not deployed.get_layer("stage2_block0").trainable
+    assert deployed.get_layer("stage4_block0").trainable
+
+
+# What cannot be converted
+
+
+def test_models_without_blocks_and_converted_ones() -> None:
+    plain = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)], name="plain")
+    with pytest.raises(ConversionError, match=r"'plain' contains no re-parameterizable block.*built of other layers"):
+        reparameterize(plain)
+    deployed = reparameterize(small_network(name="mine"))
+    assert get_metadata(deployed).form == "deploy"
+    with pytest.raises(
+        ConversionError, match=r"'mine' contains no .* nothing to convert. It says .* deploy form already"
+    ):
+        reparameterize(deployed)
+    set_metadata(deployed, form="training")
+    with pytest.raises(ConversionError, match=r"'mine' contains no .*converted before, or .* built of other layers"):
+        reparameterize(deployed)
+    for other in (None, "model.keras", [small_network()]):
+        with pytest.raises(ConversionError, match=f"A Keras model was expected, and a {type(other).__name__} came"):
+            reparameterize(other)
+
+
+def test_a_subclassed_model_is_sent_to_switch_to_deploy() -> None:
+    class Detector(keras.Model):
+        def __init__(self) -> None:
+            super().__init__(name="detector")
+            self.block = RepVGGBlock(8, 2)
+
+        def call(self, images: Any) -> Any:
+            return self.block(images)
+
+    model = Detector()
+    model(np.zeros((1, 8, 8, 3), "float32"))
+    with pytest.raises(
+        ConversionError, match=r"'detector' is a subclassed model \(Detector\).*switch_to_deploy\(model\)"
+    ):
+        reparameterize(model)
+
+
+def test_a_model_without_weights() -> None:
+    with pytest.raises(ConversionError, match=r"'early' has no weights yet\. Give it an Input layer"):
+        reparameterize(keras.Sequential([RepVGGBlock(8)], name="early"))
+
+
+# What the check before the hand-over catches
+
+
+def sabotage(monkeypatch: pytest.MonkeyPatch, name: str, factor: float) -> None:
+    """From now on the folded kernel of the block called `name` is wrong."""
+    folded = RepVGGBlock.folded
+
+    def wrong(block: RepVGGBlock) -> fold.Linear:
+        linear = folded(block)
+        return fold.Linear(linear.kernel * factor, linear.bias) if block.name == name else linear
+
+    monkeypatch.setattr(RepVGGBlock, "folded", wrong)
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize("name", ["stage0", "stage2_block1", "stage4_block0"])
+def test_a_wrong_fold_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    model = trained_like(small_network(name="mine"))
+    sabotage(monkeypatch, name, 1.01)
+    with pytest.raises(
+        VerificationError, match=rf"differs from 'mine' .* not handed over\. The worst block is '{name}'"
+    ):
+        reparameterize(model)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_a_wrong_fold_is_refused_at_16_bits_too(monkeypatch: pytest.MonkeyPatch, policy: str) -> None:
+    """1 % is lost in bfloat16's noise over a whole network, and not in a block that is examined in float32."""
+    model = trained_like(small_network(dtype=policy))
+    sabotage(monkeypatch, "stage3_block1", 1.01)
+    with pytest.raises(VerificationError, match="The two forms of block 'stage3_block1' differ"):
+        reparameterize(model)
+
+
+def test_a_fault_that_later_blocks_hide_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where attention is nearly shut, the logits hardly depend on the image, so a faulty stem does not show in them."""
+    model = trained_like(small_network(squeeze_excite=SqueezeExcite("before_activation", 4)))
+    for layer in model.layers:
+        if isinstance(layer, RepVGGBlock) and layer.attention is not None:
+            layer.attention.up.bias.assign(np.full(layer.filters, -3.0))
+    sabotage(monkeypatch, "stage0", 1.01)
+    with pytest.raises(VerificationError, match="stage0"):
+        reparameterize(model)
+
+
+def test_a_forgotten_identity_branch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = trained_like(small_network())
+    monkeypatch.setattr(
+        fold, "identity_kernel", lambda channels, groups, size: np.zeros((size, size, channels, channels))
+    )
+    with pytest.raises(VerificationError, match=r"The worst block is 'stage[23]_block1'"):
+        reparameterize(model)
+
+
+def test_the_limit_can_be_set() -> None:
+    with pytest.raises(VerificationError, match="limit 1e-12"):
+        reparameterize(trained_like(small_network()), rtol=1e-12)
+
+
+def test_values_that_are_not_finite_are_refused() -> None:
+    model = trained_like(small_network())
+    model.get_layer("stage2_block0").conv3x3.norm.gamma.assign(np.full(16, np.nan))
+    with pytest.raises(VerificationError, match="not handed over"):
+        reparameterize(model)
+
+
+# What leaves the house
+
+
+@pytest.mark.backends
+def test_the_result_runs_where_this_package_is_not(tmp_path: Path) -> None:
+    """All that a block may have: groups, attention, strides, dilation, nesting."""
+    images = keras.Input((None, None, 3))
+    x = RepVGGBlock(8, 2, squeeze_excite=SQUEEZE_EXCITE["before"])(images)
+    x = RepVGGBlock(8, groups=2, dilation_rate=2)(x)
+    x = keras.Sequential([keras.Input((None, None, 8)), RepVGGBlock(16, 2, 4, squeeze_excite=SQUEEZE_EXCITE["after"])])(
+        x
+    )
+    model = keras.Model(images, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x)))
+    deployed = reparameterize(trained_like(model))
+    deployed.save(tmp_path / "deployed.keras")
+    batch = random_images((2, 40, 33, 3))
+    np.save(tmp_path / "images.npy", batch)
+    code = """
+import sys
+sys.modules["repvgg"] = None  # any import of it fails
+import keras, numpy as np
+folder = sys.argv[1]
+model = keras.saving.load_model(folder + "/deployed.keras")
+np.save(folder + "/outputs.npy", model.predict(np.load(folder + "/images.npy"), verbose=0))
+assert sys.modules.pop("repvgg") is None
+assert not [name for name in sys.modules if name.startswith("repvgg")]
+"""
+    run_python(code, tmp_path)
+    assert relative_error(infer(model, batch), np.load(tmp_path / "outputs.npy")) < 1e-5
