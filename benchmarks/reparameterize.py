@@ -2,9 +2,9 @@
 
     python benchmarks/reparameterize.py RepVGG-A0 RepVGG-B3
 
-Each network has a process of its own. Memory is the peak resident size during the call, above what the process held right
-before it (the training form, and everything imported), in units of the training form's own weights. The time is that of
-a first call; nothing is warmed up.
+Each network has a process of its own. Memory is the peak resident size during the call, above what the process held
+right before it (the training form, and everything imported), in units of the training form's own weights. The time is
+that of a first call; nothing is warmed up.
 """
 
 import argparse

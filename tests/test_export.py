@@ -126,11 +126,11 @@ def test_a_file_that_differs_is_not_kept(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_refusals(tmp_path: Path) -> None:
     model = small()
-    with pytest.raises(UnknownNameError, match="no export format called 'onxx'. Did you mean onnx"):
+    with pytest.raises(UnknownNameError, match=r"no export format called 'onxx'\. Did you mean onnx"):
         export(model, tmp_path / "model.onnx", "onxx")
     with pytest.raises(InputError, match="'onnx' is written in float32; 'int4' was asked for"):
         export(model, tmp_path / "model.onnx", precision="int4")
-    with pytest.raises(InputError, match="ends in '.onnx'. Received: 'model.pb'"):
+    with pytest.raises(InputError, match=r"ends in '\.onnx'\. Received: 'model.pb'"):
         export(model, tmp_path / "model.pb")
     (tmp_path / "model.onnx").write_bytes(b"precious")
     with pytest.raises(OutputExistsError, match=r"already exists .* --force"):

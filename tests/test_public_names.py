@@ -21,7 +21,6 @@ NAMES = [
     "create_model",
     "describe_checkpoint",
     "export",
-    "export",
     "get_metadata",
     "get_variant",
     "list_variants",

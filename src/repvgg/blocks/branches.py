@@ -84,12 +84,14 @@ class BatchNorm(keras.layers.Layer):
             inputs,
             self.gamma.value,
             self.beta.value,
+            self.moving_mean.value,
+            self.moving_variance.value,
+            momentum=self.momentum,
             epsilon=self.epsilon,
             data_format=self.data_format,
         )
-        keep = self.momentum
-        self.moving_mean.assign(self.moving_mean * keep + result.mean * (1 - keep))
-        self.moving_variance.assign(self.moving_variance * keep + result.variance * (1 - keep))
+        self.moving_mean.assign(result.mean)
+        self.moving_variance.assign(result.variance)
         return result.outputs
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:

@@ -23,7 +23,7 @@ _BACKENDS = {
 
 
 class Normalized(NamedTuple):
-    """Output of `batch_norm` in training: the tensor, and this batch's mean and unbiased variance, each (C,)."""
+    """Output of `batch_norm_training`: the tensor, and the running statistics after this batch, each (C,)."""
 
     outputs: Tensor
     mean: Tensor
@@ -60,13 +60,23 @@ def conv2d(
 
 
 def batch_norm_training(
-    inputs: Tensor, gamma: Tensor, beta: Tensor, *, epsilon: float, data_format: str = "channels_last"
+    inputs: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    *,
+    momentum: float,
+    epsilon: float,
+    data_format: str = "channels_last",
 ) -> Normalized:
-    """Normalizes with the statistics of this batch.
+    """Normalizes with the statistics of this batch, and moves the running ones towards them.
 
-    The variance handed back is the unbiased one (divided by n - 1), which PyTorch puts into its running average.
+    The share `momentum` of `mean` and `variance` is kept. The variance they move towards is the unbiased one (divided by
+    n - 1), as in PyTorch.
     """
-    return Normalized(*_backend_operation("batch_norm_training")(inputs, gamma, beta, epsilon, data_format))
+    operation = _backend_operation("batch_norm_training")
+    return Normalized(*operation(inputs, gamma, beta, mean, variance, momentum, epsilon, data_format))
 
 
 def batch_norm_inference(

@@ -23,15 +23,27 @@ def conv2d(inputs: Tensor, kernel: Tensor, strides: int, dilation_rate: int, gro
 
 
 def batch_norm_training(
-    inputs: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, data_format: str
+    inputs: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    momentum: float,
+    epsilon: float,
+    data_format: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     axes = (0, 2, 3) if data_format == "channels_first" else (0, 1, 2)
     # Statistics of 16-bit inputs are taken in the dtype of the parameters, as the fused operations of the others do.
     wide = inputs.astype(gamma.dtype)
-    mean, variance = jnp.mean(wide, axes), jnp.var(wide, axes)
-    outputs = batch_norm_inference(inputs, gamma, beta, mean, variance, epsilon, data_format)
-    count = inputs.size // mean.size
-    return outputs, mean, variance * (count / max(count - 1, 1))
+    batch_mean, batch_variance = jnp.mean(wide, axes), jnp.var(wide, axes)
+    outputs = batch_norm_inference(inputs, gamma, beta, batch_mean, batch_variance, epsilon, data_format)
+    count = inputs.size // batch_mean.size
+    unbiased = batch_variance * (count / max(count - 1, 1))
+    return (
+        outputs,
+        mean * momentum + batch_mean * (1 - momentum),
+        variance * momentum + unbiased * (1 - momentum),
+    )
 
 
 def batch_norm_inference(

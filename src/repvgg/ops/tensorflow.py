@@ -7,6 +7,9 @@ import tensorflow as tf
 
 Tensor = Any
 
+IMAGE_CHANNELS = 4
+"""What has no more channels than this is taken for images."""
+
 
 def conv2d(inputs: Tensor, kernel: Tensor, strides: int, dilation_rate: int, groups: int, data_format: str) -> Tensor:
     if data_format == "channels_first" and not _has_gpu():
@@ -27,9 +30,10 @@ def conv2d(inputs: Tensor, kernel: Tensor, strides: int, dilation_rate: int, gro
         pad = [dilation_rate * (size // 2)] * 2
         none = [0, 0]
         padding = [none, none, pad, pad] if spatial_first else [none, pad, pad, none]
-        if not _has_gpu():
-            # oneDNN has no gradient for explicit padding: TensorFlow's own takes up to ten times as long, and knows no
-            # groups.
+        channels = inputs.shape[1 if spatial_first else -1]
+        if not _has_gpu() and (channels > IMAGE_CHANNELS or groups > 1):
+            # oneDNN has no input gradient for explicit padding, and TensorFlow's own takes up to ten times as long and
+            # knows no groups. Images need no gradient, so there the padding is left to the convolution.
             inputs = tf.pad(inputs, padding)
             padding = "VALID"
     if groups > 1 and not _grouped_gradient_is_native(kernel.dtype.name):
@@ -41,23 +45,36 @@ def conv2d(inputs: Tensor, kernel: Tensor, strides: int, dilation_rate: int, gro
 
 
 def batch_norm_training(
-    inputs: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, data_format: str
+    inputs: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    momentum: float,
+    epsilon: float,
+    data_format: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     if inputs.dtype == tf.float64:
         # The fused operation stops at float32.
         axes = [0, 2, 3] if data_format == "channels_first" else [0, 1, 2]
-        mean, variance = tf.nn.moments(inputs, axes)
-        outputs = batch_norm_inference(inputs, gamma, beta, mean, variance, epsilon, data_format)
-        count = tf.cast(tf.size(inputs) / tf.size(mean), tf.float64)
-        return outputs, mean, variance * count / tf.maximum(count - 1, 1)
-    empty = tf.zeros((0,), tf.float32)
+        batch_mean, batch_variance = tf.nn.moments(inputs, axes)
+        outputs = batch_norm_inference(inputs, gamma, beta, batch_mean, batch_variance, epsilon, data_format)
+        count = tf.cast(tf.size(inputs) / tf.size(batch_mean), tf.float64)
+        unbiased = batch_variance * count / tf.maximum(count - 1, 1)
+        return (
+            outputs,
+            mean * momentum + batch_mean * (1 - momentum),
+            variance * momentum + unbiased * (1 - momentum),
+        )
     result = tf.raw_ops.FusedBatchNormV3(
         x=inputs,
         scale=gamma,
         offset=beta,
-        mean=empty,
-        variance=empty,
+        mean=mean,
+        variance=variance,
         epsilon=epsilon,
+        # The operation blends the running statistics itself, which saves six small ones for every normalization.
+        exponential_avg_factor=1 - momentum,
         data_format="NCHW" if data_format == "channels_first" else "NHWC",
         is_training=True,
     )

@@ -29,13 +29,26 @@ def conv2d(inputs: Tensor, kernel: Tensor, strides: int, dilation_rate: int, gro
 
 
 def batch_norm_training(
-    inputs: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, data_format: str
+    inputs: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    momentum: float,
+    epsilon: float,
+    data_format: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    # With momentum 1 the "running" buffers end up holding this batch's mean and unbiased variance.
-    mean, variance = torch.zeros_like(gamma), torch.ones_like(gamma)
-    mean, variance = mean.detach(), variance.detach()
+    # `batch_norm` blends in place, and Keras's variables are assigned to.
+    mean, variance = mean.detach().clone(), variance.detach().clone()
     outputs = functional.batch_norm(
-        _channels_second(inputs, data_format), mean, variance, gamma, beta, training=True, momentum=1.0, eps=epsilon
+        _channels_second(inputs, data_format),
+        mean,
+        variance,
+        gamma,
+        beta,
+        training=True,
+        momentum=1 - momentum,
+        eps=epsilon,
     )
     return _channels_back(outputs, data_format), mean, variance
 
