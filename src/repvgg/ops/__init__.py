@@ -72,8 +72,8 @@ def batch_norm_training(
 ) -> Normalized:
     """Normalizes with the statistics of this batch, and moves the running ones towards them.
 
-    The share `momentum` of `mean` and `variance` is kept. The variance they move towards is the unbiased one (divided by
-    n - 1), as in PyTorch.
+    The share `momentum` of `mean` and `variance` is kept. The variance they move towards is the unbiased one (divided
+    by n - 1), as in PyTorch.
     """
     operation = _backend_operation("batch_norm_training")
     return Normalized(*operation(inputs, gamma, beta, mean, variance, momentum, epsilon, data_format))

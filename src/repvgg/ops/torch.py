@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 from torch.nn import functional
 
 Tensor = Any
