@@ -30,8 +30,7 @@ def conv2d(inputs: Tensor, kernel: Tensor, strides: int, dilation_rate: int, gro
         pad = [dilation_rate * (size // 2)] * 2
         none = [0, 0]
         padding = [none, none, pad, pad] if spatial_first else [none, pad, pad, none]
-        channels = inputs.shape[1 if spatial_first else -1]
-        if not _has_gpu() and (channels > IMAGE_CHANNELS or groups > 1):
+        if not _has_gpu() and (kernel.shape[2] > IMAGE_CHANNELS or groups > 1):
             # oneDNN has no input gradient for explicit padding, and TensorFlow's own takes up to ten times as long and
             # knows no groups. Images need no gradient, so there the padding is left to the convolution.
             inputs = tf.pad(inputs, padding)
