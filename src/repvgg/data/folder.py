@@ -124,8 +124,8 @@ def _held_out(root: Path, images: LabelledImages, holdout: float, seed: int) -> 
     few = [name for name, count in zip(images.class_names, images.counts, strict=True) if count < 2]
     if few:
         raise InputError(
-            f"The {_listed(few, 'class', 'classes')} in '{root}' {_have(few)} a single image, and two are needed: one to "
-            "train with and one to measure with. Add images, or give folders train/ and val/."
+            f"The {_listed(few, 'class', 'classes')} in '{root}' {_have(few)} a single image, and two are needed: "
+            "one to train with and one to measure with. Add images, or give folders train/ and val/."
         )
     held = np.zeros(len(images), bool)
     for label, (name, count) in enumerate(zip(images.class_names, images.counts, strict=True)):
