@@ -11,8 +11,9 @@ import pytest
 import repvgg
 from helpers import infer, random_images, relative_error, trained_like
 from repvgg.errors import FileError, InputError, OutputExistsError, UnknownNameError, VerificationError
-from repvgg.exporters import TARGETS, export
+from repvgg.exporters import TARGETS
 from repvgg.exporters import onnx as target
+from repvgg.exporting import export
 from repvgg.runners import load_runner
 
 onnx = pytest.importorskip("onnx")
@@ -111,11 +112,11 @@ def test_a_file_that_differs_is_not_kept(tmp_path: Path, monkeypatch: pytest.Mon
     model = repvgg.reparameterize(small())
     real = target.write
 
-    def sabotaged(network: Any, path: Path, metadata: Any) -> None:
+    def sabotaged(network: Any, path: Path, metadata: Any, settings: Any) -> None:
         kernel = network.get_layer("stage2_block0").kernel
         before = kernel.numpy()
         kernel.assign(before * 1.01)
-        real(network, path, metadata)
+        real(network, path, metadata, settings)
         kernel.assign(before)
 
     monkeypatch.setattr(target, "write", sabotaged)

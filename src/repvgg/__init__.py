@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from repvgg.blocks import RepVGGBlock
     from repvgg.checkpoints import describe_checkpoint, load_checkpoint, save_checkpoint
     from repvgg.conversion import reparameterize, switch_to_deploy
-    from repvgg.exporters import export
+    from repvgg.exporting import export
     from repvgg.metadata import Metadata, Preprocessing, get_metadata, set_metadata
     from repvgg.model import RepVGG
     from repvgg.runner import Runner
@@ -37,7 +37,7 @@ _HOMES = {
     "VerificationReport": "repvgg.verification",
     "create_model": "repvgg.zoo",
     "describe_checkpoint": "repvgg.checkpoints",
-    "export": "repvgg.exporters",
+    "export": "repvgg.exporting",
     "get_metadata": "repvgg.metadata",
     "get_variant": "repvgg.variants",
     "list_variants": "repvgg.variants",

@@ -9,9 +9,13 @@ from repvgg.cli.terminal import FORCE_HELP
 
 
 def command(
-    source: Annotated[Path, typer.Argument(help="A .keras file; a training form is converted first.")],
+    source: Annotated[
+        Path, typer.Argument(help="A .keras file or a PyTorch checkpoint; a training form is converted first.")
+    ],
     output: Annotated[Path, typer.Argument(help="The file to write, such as model.onnx.")],
-    target: Annotated[str, typer.Option("--format", help="onnx or keras.")] = "onnx",
+    target: Annotated[
+        str | None, typer.Option("--format", help="onnx or keras; what the output's ending says if not given.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,
 ) -> None:
     """Writes a model for another runtime, loads the file there, and keeps it only if its answers are the same.
@@ -24,10 +28,12 @@ def command(
 
     refuse_existing(output, force=force)
     start_keras()
-    from repvgg.exporters import export
-    from repvgg.saving import load_model
+    from repvgg.checkpoints import load_checkpoint
+    from repvgg.exporters import format_of
+    from repvgg.exporting import export
 
-    result = export(load_model(source), output, target, force=force)
+    target = target or format_of(output)
+    result = export(load_checkpoint(source), output, target, force=force)
     out = console()
     if result.converted:
         out.print(f"{source} is in training form; it was converted first.", soft_wrap=True)

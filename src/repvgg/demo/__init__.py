@@ -19,7 +19,7 @@ from repvgg.demo.picture import draw_demo
 from repvgg.demo.training import train
 from repvgg.dependencies import require
 from repvgg.errors import VerificationError
-from repvgg.exporters import export
+from repvgg.exporting import export
 from repvgg.files import refuse_existing
 from repvgg.metadata import set_metadata
 from repvgg.runner import Runner

@@ -14,6 +14,7 @@ import numpy as np
 
 from repvgg.dependencies import require
 from repvgg.errors import InputError
+from repvgg.exporters import Settings
 from repvgg.functional_graph import Call, FunctionalGraph, TensorKey
 from repvgg.metadata import Metadata
 from repvgg.runners.onnx import METADATA_KEY
@@ -33,7 +34,7 @@ _ACTIVATIONS: Mapping[str, str | None] = {
 }
 
 
-def write(model: Any, path: Path, metadata: Metadata) -> None:
+def write(model: Any, path: Path, metadata: Metadata, settings: Settings) -> None:
     """Writes a functional model of stock layers.
 
     Raises:
