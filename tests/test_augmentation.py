@@ -41,7 +41,7 @@ def test_json_and_back() -> None:
 
 
 def test_names_that_are_none() -> None:
-    with pytest.raises(UnknownNameError, match=r"'mixupp'. Did you mean mixup\?"):
+    with pytest.raises(UnknownNameError, match=r"'mixupp'. Did you mean mixup\b"):
         Augmentation.from_dict({"mixupp": 0.1})
     with pytest.raises(UnknownNameError, match=r"'ops'"):
         Augmentation.from_dict({"rand_augment": {"ops": 2}})
