@@ -8,8 +8,9 @@ from PIL import Image
 
 from repvgg.errors import ImageError, InputError
 from repvgg.metadata import Metadata, Preprocessing
-from repvgg.predict import predict, preprocessing_of, softmax
+from repvgg.predict import predict
 from repvgg.runner import Runner
+from repvgg.runners.classifier import preprocessing_of, softmax
 
 PREPROCESSING = Preprocessing(crop=4, resize=4, mean=(0.0,) * 3, std=(1.0,) * 3)
 

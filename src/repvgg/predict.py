@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from repvgg.data import read_batch
-from repvgg.errors import InputError
-from repvgg.metadata import Preprocessing
+from repvgg.data.reading import OnBroken, prepared_batches
 from repvgg.runner import Runner
+from repvgg.runners.classifier import class_logits, class_names_of, preprocessing_of, softmax
 
 
 @dataclass(frozen=True)
@@ -21,56 +20,37 @@ class Prediction:
     probabilities: tuple[float, ...]
 
 
-def preprocessing_of(runner: Runner) -> Preprocessing:
-    """How images are prepared for this network: what it carries, or ImageNet's way if it carries nothing.
-
-    Raises:
-        InputError: if that does not fit the shape the network takes.
-    """
-    preprocessing = runner.metadata.preprocessing or Preprocessing()
-    height, width, channels = runner.input_shape
-    expected = (height or preprocessing.crop, width or preprocessing.crop, channels or preprocessing.channels)
-    actual = (preprocessing.crop, preprocessing.crop, preprocessing.channels)
-    if expected != actual:
-        origin = "carries preprocessing" if runner.metadata.preprocessing else "carries none, and ImageNet's is"
-        raise InputError(
-            f"'{runner.name}' takes images of shape {expected}, and it {origin} for {actual}. Set it with "
-            "repvgg.set_metadata(model, preprocessing=repvgg.Preprocessing(...)) and save the model again."
-        )
-    return preprocessing
-
-
-def predict(runner: Runner, paths: Sequence[Path], top: int = 5, batch_size: int = 32) -> Iterator[Prediction]:
-    """Classifies image files batch by batch, in constant memory.
+def predict(
+    runner: Runner,
+    paths: Sequence[Path],
+    top: int = 5,
+    batch_size: int = 32,
+    *,
+    workers: int | None = None,
+    on_broken: OnBroken | None = None,
+) -> Iterator[Prediction]:
+    """Classifies image files batch by batch, in constant memory; results come in the order of the files.
 
     Args:
         top: how many classes an image gets; all of them if there are fewer.
+        workers: threads that read files while the network runs; one for each core if None.
+        on_broken: is called with each file that cannot be read and its error; the file is then left out. If None, the
+            first such file raises.
 
     Raises:
-        ImageError: at the first file that is no image.
+        FileError: at the first file that is no image, if `on_broken` is None.
         InputError: if the network gives no list of classes.
     """
-    preprocessing = preprocessing_of(runner)
-    size = runner.batch_size or batch_size
-    for start in range(0, len(paths), size):
-        part = paths[start : start + size]
-        images = read_batch(part, preprocessing)
-        missing = size - len(part) if runner.batch_size else 0
-        logits = runner(np.concatenate([images, np.repeat(images[-1:], missing, axis=0)]))[: len(part)]
-        if logits.ndim != 2:
-            raise InputError(f"'{runner.name}' is no classifier: its output has the shape {logits.shape}.")
-        names = runner.metadata.class_names or tuple(str(index) for index in range(logits.shape[1]))
-        if len(names) != logits.shape[1]:
-            raise InputError(f"'{runner.name}' has {logits.shape[1]} outputs and {len(names)} class names.")
-        for path, probabilities in zip(part, softmax(logits), strict=True):
+    batches = prepared_batches(
+        paths, preprocessing_of(runner), runner.batch_size or batch_size, workers=workers, on_broken=on_broken
+    )
+    for batch in batches:
+        logits = class_logits(runner, batch.images)
+        names = class_names_of(runner, logits.shape[1])
+        for index, probabilities in zip(batch.indices, softmax(logits), strict=True):
             best = np.argsort(-probabilities, kind="stable")[:top]
             yield Prediction(
-                path, tuple(names[index] for index in best), tuple(float(probabilities[index]) for index in best)
+                paths[index],
+                tuple(names[place] for place in best),
+                tuple(float(probabilities[place]) for place in best),
             )
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities (N, classes)."""
-    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    probabilities: np.ndarray = exponentials / exponentials.sum(axis=1, keepdims=True)
-    return probabilities

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from repvgg.cli.networks import NETWORK_HELP, load_network
 from repvgg.cli.terminal import FORCE_HELP
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    reference: Annotated[Path, typer.Argument(help="The network that is right: .keras or .onnx.")],
+    reference: Annotated[Path, typer.Argument(help=f"The network that is right. {NETWORK_HELP}")],
     candidate: Annotated[Path, typer.Argument(help="The network that should give the same answers.")],
     images: Annotated[
         list[Path] | None, typer.Option(help="Image files or folders to compare on; probe inputs if not given.")
@@ -29,19 +30,17 @@ def command(
 
     Example: repvgg verify model.keras model.onnx --picture error.png
     """
-    from repvgg.cli.terminal import console, start_keras
+    from repvgg.cli.terminal import console
     from repvgg.files import refuse_existing
 
     if picture is not None:
         refuse_existing(picture, force=force)
-    start_keras()
     from repvgg.data import find_images, read_batch
-    from repvgg.predict import preprocessing_of
-    from repvgg.runners import load_runner
+    from repvgg.runners.classifier import preprocessing_of
     from repvgg.verification import verify
     from repvgg.verification.picture import draw_report
 
-    first, second = load_runner(reference), load_runner(candidate)
+    first, second = load_network(reference), load_network(candidate)
     batch = read_batch(find_images(images), preprocessing_of(first)) if images else None
     report = verify(first, second, batch, rtol)
     if picture is not None:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from repvgg.cost import Cost
 from repvgg.files import atomic_output
-from repvgg.predict import softmax
+from repvgg.runners.classifier import softmax
 from repvgg.verification import VerificationReport
 from repvgg.verification.picture import draw_errors
 

@@ -1,0 +1,74 @@
+"""A runner as a classifier of image files: how images are prepared for it, its batches, and what its outputs mean."""
+
+import numpy as np
+
+from repvgg.errors import InputError
+from repvgg.metadata import Preprocessing
+from repvgg.runner import Runner
+
+
+def preprocessing_of(runner: Runner) -> Preprocessing:
+    """How images are prepared for this network: what it carries, or ImageNet's way if it carries nothing.
+
+    Raises:
+        InputError: if that does not fit the shape the network takes.
+    """
+    preprocessing = runner.metadata.preprocessing or Preprocessing()
+    height, width, channels = runner.input_shape
+    expected = (height or preprocessing.crop, width or preprocessing.crop, channels or preprocessing.channels)
+    actual = (preprocessing.crop, preprocessing.crop, preprocessing.channels)
+    if expected != actual:
+        origin = "carries preprocessing" if runner.metadata.preprocessing else "carries none, and ImageNet's is"
+        raise InputError(
+            f"'{runner.name}' takes images of shape {expected}, and it {origin} for {actual}. Set it with "
+            "repvgg.set_metadata(model, preprocessing=repvgg.Preprocessing(...)) and save the model again."
+        )
+    return preprocessing
+
+
+def filled_up(runner: Runner, images: np.ndarray) -> np.ndarray:
+    """The batch as this runner takes it: one of a fixed size gets the last image again until it is full."""
+    missing = (runner.batch_size or len(images)) - len(images)
+    return np.concatenate([images, np.repeat(images[-1:], missing, axis=0)]) if missing > 0 else images
+
+
+def class_logits(runner: Runner, images: np.ndarray) -> np.ndarray:
+    """Logits (N, classes) of a batch (N, H, W, C), which may be smaller than a runner of fixed batches takes.
+
+    Raises:
+        InputError: if the network gives no list of classes, or values that are not finite.
+    """
+    logits = runner(filled_up(runner, images))[: len(images)]
+    if logits.ndim != 2:
+        raise InputError(f"'{runner.name}' is no classifier: its output has the shape {logits.shape}.")
+    if not np.isfinite(logits).all():
+        raise InputError(
+            f"'{runner.name}' gives values that are not finite, which name no class. Were its weights damaged, or did "
+            "its training diverge?"
+        )
+    return logits
+
+
+def class_names_of(runner: Runner, outputs: int) -> tuple[str, ...]:
+    """The names of the classes, or their numbers if the network carries no names.
+
+    Raises:
+        InputError: if there are more or fewer names than outputs.
+    """
+    names = runner.metadata.class_names or tuple(str(index) for index in range(outputs))
+    if len(names) != outputs:
+        raise InputError(f"'{runner.name}' has {outputs} outputs and {len(names)} class names.")
+    return names
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Logarithms of the probabilities (N, classes), in float64; exact where the probabilities themselves become 0."""
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    values: np.ndarray = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return values
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities (N, classes), in float64."""
+    probabilities: np.ndarray = np.exp(log_softmax(logits))
+    return probabilities
