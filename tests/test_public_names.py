@@ -9,6 +9,7 @@ from helpers import run_python
 
 NAMES = [
     "Architecture",
+    "EvaluationReport",
     "Metadata",
     "Preprocessing",
     "RepVGG",
@@ -20,6 +21,7 @@ NAMES = [
     "compat",
     "create_model",
     "describe_checkpoint",
+    "evaluate",
     "export",
     "get_metadata",
     "get_variant",

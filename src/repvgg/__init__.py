@@ -13,12 +13,15 @@ if TYPE_CHECKING:
     from repvgg.blocks import RepVGGBlock
     from repvgg.checkpoints import describe_checkpoint, load_checkpoint, save_checkpoint
     from repvgg.conversion import reparameterize, switch_to_deploy
+    from repvgg.evaluation import EvaluationReport, evaluate
     from repvgg.exporting import export
     from repvgg.metadata import Metadata, Preprocessing, get_metadata, set_metadata
     from repvgg.model import RepVGG
     from repvgg.runner import Runner
     from repvgg.runners import load_runner
     from repvgg.saving import load_model, save_model
+    from repvgg.training.recipe import RECIPES, Recipe
+    from repvgg.training.run import TrainingResult, train
     from repvgg.variants import get_variant, list_variants
     from repvgg.verification import VerificationReport, verify
     from repvgg.zoo import create_model
@@ -27,16 +30,21 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Architecture": "repvgg.architecture",
+    "EvaluationReport": "repvgg.evaluation",
     "Metadata": "repvgg.metadata",
     "Preprocessing": "repvgg.metadata",
     "RepVGG": "repvgg.model",
     "RepVGGBackbone": "repvgg.backbone",
+    "RECIPES": "repvgg.training.recipe",
+    "Recipe": "repvgg.training.recipe",
     "RepVGGBlock": "repvgg.blocks",
     "Runner": "repvgg.runner",
     "SqueezeExcite": "repvgg.architecture",
+    "TrainingResult": "repvgg.training.run",
     "VerificationReport": "repvgg.verification",
     "create_model": "repvgg.zoo",
     "describe_checkpoint": "repvgg.checkpoints",
+    "evaluate": "repvgg.evaluation",
     "export": "repvgg.exporting",
     "get_metadata": "repvgg.metadata",
     "get_variant": "repvgg.variants",
@@ -49,22 +57,28 @@ _HOMES = {
     "save_model": "repvgg.saving",
     "set_metadata": "repvgg.metadata",
     "switch_to_deploy": "repvgg.conversion",
+    "train": "repvgg.training.run",
     "verify": "repvgg.verification",
 }
 
 __all__ = [
+    "RECIPES",
     "Architecture",
+    "EvaluationReport",
     "Metadata",
     "Preprocessing",
+    "Recipe",
     "RepVGG",
     "RepVGGBackbone",
     "RepVGGBlock",
     "Runner",
     "SqueezeExcite",
+    "TrainingResult",
     "VerificationReport",
     "compat",
     "create_model",
     "describe_checkpoint",
+    "evaluate",
     "export",
     "get_metadata",
     "get_variant",
@@ -77,6 +91,7 @@ __all__ = [
     "save_model",
     "set_metadata",
     "switch_to_deploy",
+    "train",
     "verify",
 ]
 

@@ -1,6 +1,7 @@
 """The command line: one file a command, each with its arguments, one call, and what it prints.
 
-Exit status: 0 for success, 1 for a failed check, 2 for a mistake of the caller's.
+Exit status: 0 for success, 1 for a failed check or training, 2 for a mistake of the caller's, 128 and the signal's
+number for what a signal stopped.
 """
 
 import sys
@@ -9,9 +10,9 @@ from typing import Annotated
 import typer
 
 import repvgg
-from repvgg.cli import convert, demo, export, fetch, inspect, list_variants, predict, verify
+from repvgg.cli import convert, demo, evaluate, export, fetch, inspect, list_variants, predict, train, verify
 from repvgg.cli.terminal import error_console
-from repvgg.errors import InputError, VerificationError
+from repvgg.errors import InputError, InterruptedTrainingError, TrainingError, VerificationError
 
 app = typer.Typer(
     name="repvgg",
@@ -23,6 +24,8 @@ app = typer.Typer(
 app.command("list")(list_variants.command)
 app.command("inspect")(inspect.command)
 app.command("demo")(demo.command)
+app.command("train")(train.command)
+app.command("evaluate")(evaluate.command)
 app.command("predict")(predict.command)
 app.command("fetch")(fetch.command)
 app.command("convert")(convert.command)
@@ -51,7 +54,10 @@ def main() -> None:
         app()
     except InputError as error:
         _fail(error, 2)
-    except VerificationError as error:
+    except InterruptedTrainingError as error:
+        error_console().print(str(error), soft_wrap=True)
+        sys.exit(error.exit_status)
+    except (VerificationError, TrainingError) as error:
         _fail(error, 1)
     except OSError as error:
         _fail(error, 2)

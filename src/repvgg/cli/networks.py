@@ -26,12 +26,14 @@ def load_network(path: Path) -> "Runner":
     from repvgg.cli.terminal import start_keras
     from repvgg.runners import RUNNERS, load_runner
 
-    known = (*RUNNERS, *CHECKPOINT_SUFFIXES)
+    known = (*(ending for ending in RUNNERS if ending.startswith(".")), *CHECKPOINT_SUFFIXES)
     if path.suffix not in known and not path.is_dir():
-        raise FileError(f"'{path}' ends in none of {', '.join(known)}, which are the files that can be run.")
+        raise FileError(
+            f"'{path}' ends in none of {', '.join(known)}, and is no folder of a SavedModel; these are what can be run."
+        )
     if path.suffix not in _WITHOUT_KERAS:
         start_keras()
-    if path.suffix not in CHECKPOINT_SUFFIXES:
+    if path.suffix not in CHECKPOINT_SUFFIXES or path.is_dir():
         return load_runner(path)
     from repvgg.checkpoints import load_checkpoint
     from repvgg.runners.keras import KerasRunner
