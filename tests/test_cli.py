@@ -150,6 +150,82 @@ def test_predict(run, folder: Path) -> None:  # type: ignore[no-untyped-def]
     assert from_keras == [row["class"] for row in rows if row["rank"] == "1"]
 
 
+def test_predict_writes_files(run, folder: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    table, lines = tmp_path / "found.csv", tmp_path / "found.jsonl"
+    printed = run("predict", folder / "model.onnx", folder / "images", "--format", "csv").output
+    result = run("predict", folder / "model.onnx", folder / "images", "--output", table)
+    assert result.status == 0
+    assert "(3 images)" in result.output
+    assert table.read_text() == printed
+    assert run("predict", folder / "model.onnx", folder / "images", "--output", lines, "--top", 1).status == 0
+    assert [len(json.loads(line)["classes"]) for line in lines.read_text().splitlines()] == [1, 1, 1]
+    assert run("predict", folder / "model.onnx", folder / "images", "--output", table).status == 2
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.png").write_text("no image")
+    stopped = run(
+        "predict", folder / "model.onnx", tmp_path / "bad", folder / "images", "--strict", "--output", "x.csv"
+    )
+    assert stopped.status == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad", "found.csv", "found.jsonl"]
+
+
+def test_predict_leaves_out_what_is_no_image(run, folder: Path) -> None:  # type: ignore[no-untyped-def]
+    result = run("predict", folder / "model.onnx", folder / "text.jpg", folder / "images", "--format", "json")
+    assert result.status == 1
+    assert [Path(json.loads(line)["image"]).name for line in result.output.splitlines()] == [
+        "blue.png",
+        "green.png",
+        "red.png",
+    ]
+    assert "text.jpg' cannot be read as an image" in result.errors
+    assert "1 of 4 files could not be read" in result.errors
+
+
+def test_table_columns_are_stable(run, folder: Path) -> None:  # type: ignore[no-untyped-def]
+    header, *rows = run("predict", folder / "model.onnx", folder / "images").output.splitlines()
+    assert len(rows) == 3
+    column = header.index("class")
+    for row in rows:
+        assert row[column : column + 3] in ("ant", "bee", "cat")
+        assert row[: column - 2].rstrip().endswith(".png")
+        assert row.count("%") == 3
+
+
+def test_checkpoints_run_wherever_a_network_is_named(run, folder: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """Same answers; a checkpoint knows no class names, so classes have numbers."""
+    repvgg.save_checkpoint(repvgg.load_model(folder / "deploy.keras"), tmp_path / "deploy.safetensors")
+    arguments = (folder / "images", "--format", "json", "--top", 1)
+    # A checkpoint carries no preprocessing: ImageNet's, which a network of any image size takes.
+    found = json.loads(run("predict", tmp_path / "deploy.safetensors", *arguments).output.splitlines()[0])
+    assert found["classes"][0]["class"] in ("0", "1", "2")
+    verified = run("verify", folder / "deploy.keras", tmp_path / "deploy.safetensors", "--json")
+    assert verified.status == 0
+    assert json.loads(verified.output)["max_absolute_error"] < 1e-5
+
+
+def test_evaluate(run, folder: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    for name, color in (("ant", "red"), ("bee", "green"), ("cat", "blue")):
+        (tmp_path / "data" / "val" / name).mkdir(parents=True)
+        Image.new("RGB", (40, 50), color).save(tmp_path / "data" / "val" / name / "one.png")
+    result = run("evaluate", folder / "model.onnx", tmp_path / "data", "--picture", tmp_path / "report.png")
+    assert result.status == 0
+    for text in ("top-1", "expected calibration error", "3 in 3 classes", "images/s"):
+        assert text in result.output
+    assert (tmp_path / "report.png").exists()
+    data = json.loads(run("evaluate", folder / "training.keras", tmp_path / "data", "--json").output)
+    assert [row["name"] for row in data["classes"]] == ["ant", "bee", "cat"]
+    assert f"{data['top1']:.2%}" in result.output
+
+    (tmp_path / "data" / "val" / "ant" / "two.png").write_text("no image")
+    broken = run("evaluate", folder / "model.onnx", tmp_path / "data", "--csv", tmp_path / "classes.csv")
+    assert broken.status == 1
+    assert "two.png' cannot be read as an image" in " ".join(broken.errors.split())
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "classes.csv").read_text())))
+    assert [(row["class"], row["images"]) for row in rows] == [("ant", "1"), ("bee", "1"), ("cat", "1")]
+    assert [[int(row[f"answer {name}"]) for name in ("ant", "bee", "cat")] for row in rows] == data["confusion"]
+    assert run("evaluate", folder / "model.onnx", tmp_path / "data", "--strict").status == 2
+
+
 def test_export(run, folder: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     result = run("export", folder / "training.keras", tmp_path / "m.onnx")
     assert result.status == 0
@@ -171,6 +247,12 @@ def test_export(run, folder: Path, tmp_path: Path) -> None:  # type: ignore[no-u
         (["verify", "training.keras", "deploy.keras", "--images", "text.jpg"], "cannot be read as an image"),
         (["predict", "model.onnx", "text.jpg"], "cannot be read as an image"),
         (["predict", "model.onnx", "nowhere"], "does not exist"),
+        (["predict", "text.jpg", "images"], "'text.jpg' ends in none of .keras, .onnx"),
+        (["predict", "model.onnx", "images", "--output", "x.txt"], "The ending of 'x.txt' tells no format"),
+        (["predict", "model.onnx", "images", "--output", "x.csv", "--format", "table"], "A table is for the terminal"),
+        (["predict", "model.onnx", "images", "--output", "x.csv", "--format", "json"], "'x.csv' would hold json"),
+        (["evaluate", "model.onnx", "nowhere"], "does not exist"),
+        (["evaluate", "model.onnx", "images"], "missing: ant, bee, cat"),
         (["export", "training.keras", "x.pb"], "The ending of 'x.pb' tells no format"),
         (["export", "training.keras", "x.tflite", "--format", "tflight"], "no export format called 'tflight'"),
         (["demo", "--output", "images"], "already exists"),
@@ -194,5 +276,5 @@ def test_mistakes(run, folder: Path, monkeypatch: pytest.MonkeyPatch, arguments:
 def test_version_and_help(run) -> None:  # type: ignore[no-untyped-def]
     assert run("--version").output == f"repvgg {repvgg.__version__}\n"
     help_text = run("--help").output
-    for command in ("list", "inspect", "demo", "predict", "convert", "verify", "export"):
+    for command in ("list", "inspect", "demo", "evaluate", "predict", "convert", "verify", "export"):
         assert f"│ {command}" in help_text

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from repvgg.errors import ImageError, InputError
+from repvgg.errors import FileError, ImageError, InputError
 from repvgg.metadata import Metadata, Preprocessing
 from repvgg.predict import predict
 from repvgg.runner import Runner
-from repvgg.runners.classifier import preprocessing_of, softmax
+from repvgg.runners.classifier import log_softmax, preprocessing_of, softmax
 
 PREPROCESSING = Preprocessing(crop=4, resize=4, mean=(0.0,) * 3, std=(1.0,) * 3)
 
@@ -73,6 +73,41 @@ def test_file_that_is_no_image(pictures: list[Path]) -> None:
         list(predict(Brightness(NAMED), pictures))
 
 
+def test_broken_files_are_told_of_in_order_and_left_out(pictures: list[Path]) -> None:
+    """Batches are as full as without them, and each result keeps its own file."""
+    pictures[0].write_text("text")
+    pictures[3].write_bytes(b"")
+    told: list[tuple[Path, FileError]] = []
+    runner = Brightness(NAMED)
+    found = list(predict(runner, pictures, batch_size=2, on_broken=lambda path, error: told.append((path, error))))
+    assert [prediction.path for prediction in found] == [pictures[1], pictures[2], pictures[4]]
+    assert [prediction.classes[0] for prediction in found] == ["green", "blue", "blue"]
+    assert [path for path, _ in told] == [pictures[0], pictures[3]]
+    assert "cannot be read as an image" in str(told[0][1])
+    assert "is empty" in str(told[1][1])
+    assert runner.batches == [2, 1]
+
+
+def test_results_come_as_they_are_found(pictures: list[Path]) -> None:
+    """The first result takes one batch, whatever comes later, and nothing after the last one wanted is run."""
+    pictures[4].write_text("text")
+    runner = Brightness(NAMED)
+    results = predict(runner, pictures, batch_size=2)
+    assert next(results).path == pictures[0]
+    assert runner.batches == [2]
+    results.close()  # type: ignore[attr-defined]
+    assert runner.batches == [2]
+
+
+def test_values_that_are_not_finite(pictures: list[Path]) -> None:
+    class Diverged(Brightness):
+        def __call__(self, images: np.ndarray) -> np.ndarray:
+            return super().__call__(images) * np.nan
+
+    with pytest.raises(InputError, match="not finite"):
+        list(predict(Diverged(NAMED), pictures))
+
+
 def test_preprocessing_that_does_not_fit() -> None:
     assert preprocessing_of(Brightness(Metadata())) == Preprocessing()
     with pytest.raises(InputError, match=r"takes images of shape \(32, 32, 3\), and it carries none"):
@@ -83,3 +118,4 @@ def test_preprocessing_that_does_not_fit() -> None:
 
 def test_softmax_of_large_logits() -> None:
     np.testing.assert_allclose(softmax(np.array([[1e4, 1e4, -1e4]])), [[0.5, 0.5, 0]])
+    np.testing.assert_allclose(log_softmax(np.array([[0.0, -1e4]])), [[0, -1e4]])
