@@ -38,6 +38,7 @@ def draw_evaluation(report: EvaluationReport, path: Path, *, force: bool = False
     refuse_existing(path, force=force)
     figure = Figure(figsize=(15, 8.6), layout="constrained")
     FigureCanvasAgg(figure)
+    figure.get_layout_engine().set(h_pad=0.08)
     figure.suptitle(report.summary().rstrip("."), fontsize=13)
     halves: Any = figure.subfigures(2, 1, height_ratios=(2.5, 1), hspace=0.04)
     top, bottom = halves
