@@ -1,0 +1,182 @@
+"""Batches of a source's images.
+
+The training batch of step s is a pure function of the seed, s and the files, bit for bit: it does not depend on the step
+one begins with, so a training that was interrupted goes on with the same data; nor on how many images are read at a
+time; and a process that has share i of n gets the i-th part of the very same batch. Nothing here keeps a random state.
+Each image has a position (`places.Plan`), and all that is random about it follows from the seed and the position.
+"""
+
+from typing import Any, Protocol
+
+import numpy as np
+import tensorflow as tf
+
+from repvgg.data.augmentation import Augmentation
+from repvgg.errors import InputError
+from repvgg.metadata import Preprocessing
+from repvgg.pipeline import crops, mixing
+from repvgg.pipeline.decode import decode_jpeg, decode_window
+from repvgg.pipeline.normalize import normalize
+from repvgg.pipeline.places import NUMBERS, Plan, Share
+from repvgg.pipeline.resize import resize, resize_and_crop
+
+
+class Source(Protocol):
+    """Where images come from. An item is a dictionary of tensors with at least `plain`, a truth value."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of their labels."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(N,) int32."""
+
+    def __len__(self) -> int: ...
+
+    def routes(self) -> tuple[bool, bool]:
+        """Whether there are plain JPEG files, and whether there are others."""
+
+    def training_items(self, plan: Plan) -> Any:
+        """A dataset of (position, item, label), in the order of the plan."""
+
+    def evaluation_items(self, indices: np.ndarray) -> Any:
+        """A dataset of (item, label) of the images at `indices`, which increase."""
+
+    def jpeg(self, item: Any) -> Any:
+        """The bytes of a plain JPEG file."""
+
+    def pixels(self, item: Any, channels: int) -> Any:
+        """Any other image: (H, W, channels) uint8."""
+
+
+def steps_per_epoch(source: Source, batch_size: int) -> int:
+    """Whole batches in one pass; which images are left out differs from pass to pass.
+
+    Raises:
+        InputError: if there are fewer images than one batch.
+    """
+    return Plan(len(source), batch_size, 0, 0, 0, Share()).steps_per_epoch
+
+
+def training_batches(
+    source: Source,
+    preprocessing: Preprocessing,
+    augmentation: Augmentation,
+    *,
+    batch_size: int,
+    seed: int,
+    first_step: int,
+    last_step: int,
+    share: Share | None = None,
+) -> Any:
+    """A `tf.data.Dataset` of the batches of steps `first_step` to `last_step`, the last one not included.
+
+    Args:
+        batch_size: images of a step, over all processes.
+        share: which part of each batch this process gets; all of it if None.
+
+    Returns:
+        Pairs of images (b, S, S, C) float32, normalized, and targets (b, classes) float32, where S is
+        `preprocessing.crop` and b is `batch_size // share.count`.
+
+    Raises:
+        InputError: if there are fewer images than one batch, or it cannot be divided.
+    """
+    plan = Plan(len(source), batch_size, seed, first_step, last_step, share or Share())
+    mixing.check_pairs(augmentation, plan)
+    side, channels, classes = preprocessing.crop, preprocessing.channels, len(source.class_names)
+    mixed = mixing.mixes(augmentation)
+
+    def augmented(position: Any, item: Any, label: Any) -> tuple[Any, ...]:
+        numbers = tf.random.stateless_uniform(
+            (crops.NUMBERS + 1 + mixing.NUMBERS,), plan.stream(NUMBERS, position), dtype=tf.float32
+        )
+        crop, flip, rest = tf.split(numbers, [crops.NUMBERS, 1, -1])
+
+        def from_jpeg() -> Any:
+            content = source.jpeg(item)
+            height, width = tf.unstack(tf.io.extract_jpeg_shape(content)[:2])
+            window = crops.random_window(height, width, crop, augmentation)
+            return resize(decode_window(content, window, height, width, channels), side)
+
+        def from_pixels() -> Any:
+            pixels = source.pixels(item, channels)
+            height, width = tf.unstack(tf.shape(pixels)[:2])
+            top, left, rows, columns = tf.unstack(crops.random_window(height, width, crop, augmentation))
+            return resize(pixels[top : top + rows, left : left + columns], side)
+
+        image = _by_route(source, item, from_jpeg, from_pixels)
+        if augmentation.flip:
+            image = tf.cond(flip[0] < 0.5, lambda: tf.reverse(image, axis=[1]), lambda: image)
+        image = normalize(image, preprocessing)
+        if mixed:
+            return image, label, mixing.draw(augmentation, plan, position, rest, side)
+        return image, label
+
+    def finished(images: Any, labels: Any, drawn: Any = None) -> tuple[Any, Any]:
+        targets = tf.one_hot(labels, classes)
+        if mixed:
+            return mixing.mix(images, targets, drawn, rectangles=augmentation.cutmix > 0)
+        return images, targets
+
+    # The accelerators belong to the model, which may be another framework's.
+    with tf.device("CPU:0"):
+        items = source.training_items(plan).map(augmented, num_parallel_calls=tf.data.AUTOTUNE)
+        batches = items.batch(plan.local_batch, drop_remainder=True).map(finished)
+        return batches.with_options(_options()).prefetch(tf.data.AUTOTUNE)
+
+
+def evaluation_batches(
+    source: Source, preprocessing: Preprocessing, *, batch_size: int, share: Share | None = None
+) -> Any:
+    """A `tf.data.Dataset` of all images in order, prepared as `repvgg.data.prepare_image` does; the last batch may be short.
+
+    A pixel differs from Pillow's by one grey level at most.
+
+    Args:
+        batch_size: images of a batch, over all processes.
+        share: which part of each batch this process gets; all of it if None. Of a short last batch a process may get
+            fewer images than another, or none, and then one batch fewer.
+
+    Returns:
+        Pairs of images (b, S, S, C) float32, normalized, and labels (b,) int32.
+
+    Raises:
+        InputError: if the batch cannot be divided.
+    """
+    share = share or Share()
+    local = share.of(batch_size)
+    everything = np.arange(len(source))
+    indices = everything[everything % batch_size // local == share.index]
+    channels = preprocessing.channels
+
+    def prepared(item: Any, label: Any) -> tuple[Any, Any]:
+        pixels = _by_route(
+            source,
+            item,
+            lambda: decode_jpeg(source.jpeg(item), channels),
+            lambda: source.pixels(item, channels),
+        )
+        return normalize(resize_and_crop(pixels, preprocessing.resize, preprocessing.crop), preprocessing), label
+
+    with tf.device("CPU:0"):
+        items = source.evaluation_items(indices).map(prepared, num_parallel_calls=tf.data.AUTOTUNE)
+        return items.batch(local).with_options(_options()).prefetch(tf.data.AUTOTUNE)
+
+
+def _by_route(source: Source, item: Any, from_jpeg: Any, from_pixels: Any) -> Any:
+    plain, other = source.routes()
+    if plain and other:
+        return tf.cond(item["plain"], from_jpeg, from_pixels)
+    if not plain and not other:
+        raise InputError("There are no images to make batches of.")
+    return from_jpeg() if plain else from_pixels()
+
+
+def _options() -> Any:
+    options = tf.data.Options()
+    options.deterministic = True
+    # Each process makes its own share; Keras and TensorFlow must not divide it once more.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return options

@@ -1,0 +1,103 @@
+"""Which image stands where in training: the order of an epoch, and one process's part of it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from repvgg.errors import InputError
+
+ORDER, NUMBERS, BETA, NOISE = range(4)
+"""Independent streams of random numbers that one seed gives."""
+
+STREAMS = 8
+MAX_SEED = 2**31
+
+
+@dataclass(frozen=True)
+class Share:
+    """One process among several that train together: number `index` of `count`, from 0.
+
+    Raises:
+        InputError: if there is no such process.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.index < self.count:
+            raise InputError(f"A share's `index` (={self.index}) must be at least 0 and below `count` (={self.count}).")
+
+    def of(self, batch_size: int) -> int:
+        """Images of each batch that are this process's.
+
+        Raises:
+            InputError: if the batch cannot be divided.
+        """
+        if batch_size < 1 or batch_size % self.count:
+            raise InputError(
+                f"`batch_size` (={batch_size}) must be a multiple of the number of processes (={self.count})."
+            )
+        return batch_size // self.count
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Steps `first_step` to `last_step` (not included) of a training, and whose part of them is wanted.
+
+    The position of an image counts all images that the training has seen before it, over all processes: position p is
+    row p % batch_size of step p // batch_size. Everything random about it follows from the seed and the position.
+    """
+
+    images: int
+    batch_size: int
+    seed: int
+    first_step: int
+    last_step: int
+    share: Share
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < MAX_SEED:
+            raise InputError(f"`seed` (={self.seed}) must be at least 0 and below {MAX_SEED}.")
+        if not 0 <= self.first_step <= self.last_step:
+            raise InputError(
+                f"`first_step` (={self.first_step}) must be at least 0 and at most `last_step` (={self.last_step})."
+            )
+        self.share.of(self.batch_size)
+        _ = self.steps_per_epoch
+
+    @property
+    def local_batch(self) -> int:
+        """Rows of each batch that are this process's."""
+        return self.share.of(self.batch_size)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in one pass over the images."""
+        if self.images < self.batch_size:
+            raise InputError(
+                f"There are {self.images} images, fewer than one batch (`batch_size` is {self.batch_size}). "
+                "Choose a smaller batch."
+            )
+        return self.images // self.batch_size
+
+    def positions(self) -> Any:
+        """A dataset of this process's positions, in order."""
+        local = self.local_batch
+        rows = tf.data.Dataset.range(self.first_step * local, self.last_step * local)
+        if self.share.count == 1:
+            return rows
+        offset = self.share.index * local
+        return rows.map(lambda row: row // local * self.batch_size + offset + row % local)
+
+    def image_at(self, position: Any) -> Any:
+        """Which image stands at `position`: each epoch is a permutation of its own, of which whole batches are used."""
+        used = self.steps_per_epoch * self.batch_size
+        epoch, place = position // used, position % used
+        seed = tf.stack([tf.constant(self.seed * STREAMS + ORDER, tf.int64), epoch])
+        return tf.random.experimental.index_shuffle(place, seed, self.images - 1)
+
+    def stream(self, which: int, position: Any) -> Any:
+        """The seed of TensorFlow's stateless operations for one position."""
+        return tf.stack([tf.constant(self.seed * STREAMS + which, tf.int64), position])
