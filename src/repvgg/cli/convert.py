@@ -5,13 +5,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from repvgg.cli.networks import CHECKPOINT_SUFFIXES
 from repvgg.cli.terminal import FORCE_HELP
 from repvgg.errors import InputError
 
 if TYPE_CHECKING:
     from repvgg.verification import VerificationReport
-
-_CHECKPOINT_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 
 
 def command(
@@ -43,9 +42,9 @@ def command(
         raise InputError(f"--dialect is about PyTorch checkpoints, and the output '{output}' is a Keras file.")
     if source.suffix == ".keras" and entry is not None:
         raise InputError(f"--entry is about PyTorch checkpoints, and '{source}' is a Keras file.")
-    if output.suffix not in (".keras", *_CHECKPOINT_SUFFIXES):
+    if output.suffix not in (".keras", *CHECKPOINT_SUFFIXES):
         raise InputError(
-            f"The output is saved as {', '.join(_CHECKPOINT_SUFFIXES)} for PyTorch, or saved as '.keras'. "
+            f"The output is saved as {', '.join(CHECKPOINT_SUFFIXES)} for PyTorch, or saved as '.keras'. "
             f"Received: '{output.name}'."
         )
     refuse_existing(output, force=force)

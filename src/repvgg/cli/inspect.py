@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from repvgg.cli.networks import CHECKPOINT_SUFFIXES
 from repvgg.errors import InputError
 
 if TYPE_CHECKING:
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
 
     from repvgg.architecture import Architecture
     from repvgg.cost import BlockCost, Cost
-
-_CHECKPOINT_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 
 
 def command(
@@ -34,7 +33,7 @@ def command(
     from repvgg.cost import count_cost
 
     path = Path(network)
-    is_checkpoint = path.suffix in _CHECKPOINT_SUFFIXES or (path.is_file() and path.suffix != ".keras")
+    is_checkpoint = path.suffix in CHECKPOINT_SUFFIXES or (path.is_file() and path.suffix != ".keras")
     if entry is not None and not is_checkpoint:
         raise InputError(f"--entry is about PyTorch checkpoints, and '{network}' is none.")
     if is_checkpoint:

@@ -12,7 +12,7 @@ CHECKPOINT_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 
 NETWORK_HELP = "A .keras file, a PyTorch checkpoint (.pth, .pt, .bin, .safetensors), or an exported file such as .onnx."
 
-_WITHOUT_KERAS = (".onnx",)
+_WITHOUT_KERAS = (".onnx", ".tflite", ".xml")
 """Files that run without Keras and TensorFlow, which then need not be started."""
 
 

@@ -34,17 +34,18 @@ def draw_evaluation(report: EvaluationReport, path: Path, *, force: bool = False
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     refuse_existing(path, force=force)
-    figure = Figure(figsize=(15, 8.6), layout="constrained")
+    figure = Figure(figsize=(15, 8.6), layout=ConstrainedLayoutEngine(h_pad=0.08))
     FigureCanvasAgg(figure)
-    figure.get_layout_engine().set(h_pad=0.08)
     figure.suptitle(report.summary().rstrip("."), fontsize=13)
     halves: Any = figure.subfigures(2, 1, height_ratios=(2.5, 1), hspace=0.04)
     top, bottom = halves
     left, middle, right = top.subfigures(1, 3, width_ratios=(1.25, 0.95, 0.9))
     _confusion(left.subplots(), report)
-    _reliability(*middle.subplots(2, 1, sharex=True, height_ratios=(4, 1)), report)
+    above, below = middle.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    _reliability(above, below, report)
     _recall(right.subplots(), report)
     _mistakes(bottom, report)
     with atomic_output(path) as temporary:
