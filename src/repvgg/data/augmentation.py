@@ -37,6 +37,8 @@ class Augmentation:
         crop_ratio: its width over its height, from and to. (1.0, 1.0) for both takes the whole of a square image.
         flip: mirror left and right, half of the time.
         rand_augment: further operations; None for none.
+        auto_augment: one of the 25 pairs of operations of AutoAugment's ImageNet policy (Cubuk et al., arXiv
+            1805.09501), drawn for each image; not together with `rand_augment`.
         random_erasing: probability with which a rectangle becomes noise (Zhong et al., arXiv 1708.04896).
         mixup: alpha of the Beta distribution by which two images are blended (arXiv 1710.09412); 0 for never.
         cutmix: alpha of the Beta distribution by which a rectangle comes from another image (arXiv 1905.04899); 0 for
@@ -50,6 +52,7 @@ class Augmentation:
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip: bool = True
     rand_augment: RandAugment | None = None
+    auto_augment: bool = False
     random_erasing: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
@@ -62,6 +65,8 @@ class Augmentation:
         (least, most), (narrow, wide) = self.crop_scale, self.crop_ratio
         _require(0 < least <= most <= 1, "crop_scale", self.crop_scale, "two shares of the area, 0 < from <= to <= 1")
         _require(0 < narrow <= wide < math.inf, "crop_ratio", self.crop_ratio, "two ratios, 0 < from <= to")
+        if self.auto_augment and self.rand_augment is not None:
+            raise InputError("`auto_augment` and `rand_augment` of an augmentation exclude each other. Leave one off.")
         _require(0 <= self.random_erasing <= 1, "random_erasing", self.random_erasing, "a probability")
         _require(0 <= self.mixup < math.inf, "mixup", self.mixup, "at least 0")
         _require(0 <= self.cutmix < math.inf, "cutmix", self.cutmix, "at least 0")

@@ -1,17 +1,36 @@
 """Image files as the network's input, exactly as the published accuracies were measured: with Pillow's resize."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from repvgg.data.jpeg import is_plain_jpeg
 from repvgg.errors import FileError, ImageError
 from repvgg.files import require_file
 from repvgg.metadata import Preprocessing
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 """Files that a search through folders takes for images; a file that is named directly may have any name."""
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM")
+"""What is read, by content. Pillow knows others, and runs another program for some of them."""
+
+MAX_RATIO = 100
+
+ORIENTATION = 0x0112
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""How a picture is turned upright, by what the camera wrote into its EXIF record."""
 
 
 def find_images(paths: Iterable[str | Path]) -> list[Path]:
@@ -37,27 +56,99 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
 def load_image(path: str | Path, channels: int = 3) -> Image.Image:
     """Reads an image file the way up it was taken, as RGB, or as grey where `channels` is 1.
 
+    Of several frames it is the first. Transparency is dropped: a pixel keeps the colour that it has underneath.
+
     Raises:
         ImageError: if it is no image, truncated, or larger than Pillow's limit against decompression bombs.
     """
-    path = Path(path)
-    require_file(path, what="image")
-    try:
-        with Image.open(path) as opened:
-            opened.load()
-            image = ImageOps.exif_transpose(opened)
-            if image.mode.startswith("I"):
-                # 16 bits a pixel; Pillow's own conversion would clip them to 255.
-                image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
-            return image.convert("L" if channels == 1 else "RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    with _opened(Path(path)) as image:
+        return _upright(image, channels)
+
+
+def check_image(path: Path) -> bool:
+    """Decodes a file as `load_image` does. True if it is a plain JPEG (`repvgg.data.jpeg`) that needs no turning.
+
+    Raises:
+        ImageError: if it cannot be used: for `load_image`'s reasons, or its sides are too different.
+    """
+    with _opened(path) as image:
+        check_sides(image.size, path)
+        if image.format in {"JPEG", "MPO"} and image.mode in {"RGB", "L"}:
+            turned = _orientation(image) in TURNS
+            # An eighth of the size still reads the file to its end, and is twice as quick.
+            image.draft(image.mode, (1, 1))
+            image.load()
+            return not turned and is_plain_jpeg(path)
+        _upright(image, 3)
+        return False
+
+
+def check_sides(size: tuple[int, int], path: Path | None = None) -> None:
+    """Raises ImageError if an image is so long and narrow that its shorter side cannot be resized sensibly."""
+    longer, shorter = max(size), max(min(size), 1)
+    if longer > MAX_RATIO * shorter:
+        name = f"'{path}'" if path else "The image"
         raise ImageError(
-            f"'{path}' cannot be read as an image: {error}. Is it damaged, or another kind of file?"
+            f"{name} cannot be used: its sides are {size[0]} x {size[1]} pixels, and "
+            f"the longer one may be at most {MAX_RATIO} times the shorter one. Crop it."
+        )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """An image file whose header has been read; whatever goes wrong until it is closed becomes an ImageError."""
+    require_file(path, what="image")
+    if not path.is_file():
+        raise ImageError(f"'{path}' is no regular file, and an image was expected.")
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            limit = Image.MAX_IMAGE_PIXELS
+            if limit is not None and image.width * image.height > limit:
+                raise Image.DecompressionBombError(
+                    f"it has {image.width} x {image.height} pixels, above the limit of {limit} against "
+                    "decompression bombs"
+                )
+            yield image
+    except ImageError:
+        raise
+    except Exception as error:
+        # Pillow's readers raise whatever a damaged file makes them stumble over: a dozen kinds of exceptions.
+        reason = str(error).replace(f" '{path}'", "") or type(error).__name__
+        raise ImageError(
+            f"'{path}' cannot be read as an image: {reason}. Is it damaged, or another kind of file?"
         ) from error
 
 
+def _upright(image: Image.Image, channels: int) -> Image.Image:
+    orientation = _orientation(image)
+    image.load()
+    result: Image.Image = image
+    if orientation in TURNS:
+        result = result.transpose(TURNS[orientation])
+    if result.mode.startswith("I"):
+        # 16 bits a pixel; Pillow's own conversion would clip them to 255.
+        result = Image.fromarray((np.asarray(result).clip(0, 65535) / 257).round().astype(np.uint8))
+    if result.mode == "P" and "transparency" in result.info:
+        # The same colours as by the direct way, of which Pillow warns.
+        result = result.convert("RGBA")
+    return result.convert("L" if channels == 1 else "RGB")
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # noqa: BLE001
+        # A damaged record of the camera's says nothing about the picture.
+        return 1
+
+
 def prepare_image(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
-    """Resizes, crops and normalizes: (crop, crop, channels) in float32."""
+    """Resizes, crops and normalizes: (crop, crop, channels) in float32.
+
+    Raises:
+        ImageError: if the image is so long and narrow that it would become huge.
+    """
+    check_sides(image.size)
     width, height = image.size
     scale = preprocessing.resize / min(width, height)
     size = (max(preprocessing.crop, round(width * scale)), max(preprocessing.crop, round(height * scale)))
@@ -66,10 +157,7 @@ def prepare_image(image: Image.Image, preprocessing: Preprocessing) -> np.ndarra
     crop = preprocessing.crop
     left, top = round((size[0] - crop) / 2), round((size[1] - crop) / 2)
     image = image.crop((left, top, left + crop, top + crop))
-    pixels = np.asarray(image, dtype=np.float32).reshape(crop, crop, preprocessing.channels) / 255
-    mean, std = (np.asarray(values, dtype=np.float32) for values in (preprocessing.mean, preprocessing.std))
-    normalized: np.ndarray = (pixels - mean) / std
-    return normalized
+    return preprocessing.normalize(np.asarray(image).reshape(crop, crop, preprocessing.channels))
 
 
 def read_batch(paths: Sequence[Path], preprocessing: Preprocessing) -> np.ndarray:

@@ -1,9 +1,9 @@
 """Batches of a source's images.
 
-The training batch of step s is a pure function of the seed, s and the files, bit for bit: it does not depend on the step
-one begins with, so a training that was interrupted goes on with the same data; nor on how many images are read at a
-time; and a process that has share i of n gets the i-th part of the very same batch. Nothing here keeps a random state.
-Each image has a position (`places.Plan`), and all that is random about it follows from the seed and the position.
+The training batch of step s is a pure function of the seed, s and the files, bit for bit: it does not depend on the
+step one begins with, so a training that was interrupted goes on with the same data; nor on how many images are read at
+a time; and a process that has share i of n gets the i-th part of the very same batch. Nothing here keeps a random
+state. Each image has a position (`places.Plan`), and all that is random about it follows from seed and position.
 """
 
 from typing import Any, Protocol
@@ -130,9 +130,9 @@ def training_batches(
 def evaluation_batches(
     source: Source, preprocessing: Preprocessing, *, batch_size: int, share: Share | None = None
 ) -> Any:
-    """A `tf.data.Dataset` of all images in order, prepared as `repvgg.data.prepare_image` does; the last batch may be short.
+    """A `tf.data.Dataset` of all images in order, prepared as `repvgg.data.prepare_image` does.
 
-    A pixel differs from Pillow's by one grey level at most.
+    The last batch may be short. A pixel differs from Pillow's by one grey level at most.
 
     Args:
         batch_size: images of a batch, over all processes.

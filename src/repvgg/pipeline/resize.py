@@ -35,8 +35,8 @@ def resize_and_crop(pixels: Any, resize_to: int, crop: int) -> Any:
     # Both Python's `round` and TensorFlow's take halves to the even number.
     new_height, new_width = (tf.maximum(tf.round(length * scale), float(crop)) for length in (height, width))
     top, left = tf.round((new_height - crop) / 2), tf.round((new_width - crop) / 2)
-    columns = tf.round(_resize_rows(_swap(pixels), crop, new_width / width, -left))
-    result = tf.round(_resize_rows(_swap(columns), crop, new_height / height, -top))
+    columns = _to_grey_levels(_resize_rows(_swap(pixels), crop, new_width / width, -left))
+    result = _to_grey_levels(_resize_rows(_swap(columns), crop, new_height / height, -top))
     return tf.ensure_shape(result, (crop, crop, pixels.shape[-1]))
 
 
@@ -57,6 +57,11 @@ def _resize_rows(pixels: Any, size: int, scale: Any, translation: Any) -> Any:
         antialias=True,
     )
     return tf.reshape(rows, (size, width, channels))
+
+
+def _to_grey_levels(pixels: Any) -> Any:
+    # Halves go up in Pillow. They are frequent, where the size grows by a ratio such as 8 : 5.
+    return tf.floor(pixels + 0.5)
 
 
 def _swap(pixels: Any) -> Any:
