@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,22 +29,51 @@ def require_file(path: Path, *, what: str = "file") -> None:
 
 
 @contextmanager
-def atomic_output(path: Path) -> Iterator[Path]:
+def atomic_output(path: Path, beside: Sequence[str] = ()) -> Iterator[Path]:
     """Gives a temporary path beside `path`, and renames it to `path` when the block ends without an error.
 
     The temporary name keeps the suffix, because Keras and others choose their format by it. A reader sees the old
     content or the whole new content, never a part. On an error the temporary file or folder is removed.
+
+    Args:
+        beside: names of further files that the block writes next to the temporary one, and that belong to it: all of
+            them appear, or none.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{path.stem}.", dir=path.parent))
     temporary = scratch / path.name
     try:
         yield temporary
-        if temporary.is_file():
-            with temporary.open("rb+") as handle:
-                os.fsync(handle.fileno())
-        elif path.is_dir():
-            shutil.rmtree(path)
-        temporary.replace(path)
+        # What was asked for comes last: who sees it finds what belongs to it in place.
+        written = [scratch / name for name in (*beside, path.name)]
+        for item in written:
+            if item.is_file():
+                with item.open("rb+") as handle:
+                    os.fsync(handle.fileno())
+        if written == [temporary] and temporary.is_file():
+            temporary.replace(path)
+        else:
+            _put_in_place(written, path.parent, scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _put_in_place(written: Sequence[Path], folder: Path, scratch: Path) -> None:
+    """Moves several files, or a folder, which no single renaming can replace; all of it is undone if one step fails."""
+    replaced = scratch / "replaced"
+    replaced.mkdir()
+    done: list[Path] = []
+    try:
+        for item in written:
+            final = folder / item.name
+            if final.exists():
+                final.replace(replaced / item.name)
+            done.append(final)
+            item.replace(final)
+    except BaseException:
+        for final in done:
+            if final.exists():
+                final.replace(scratch / f"undone-{final.name}")
+            if (replaced / final.name).exists():
+                (replaced / final.name).replace(final)
+        raise

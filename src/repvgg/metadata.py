@@ -5,12 +5,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+import numpy as np
+
 from repvgg.errors import FileError, InputError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Form = Literal["training", "deploy"]
+Input = Literal["float32", "uint8"]
+"""Normalized images, or pixels from 0 to 255 that the network normalizes itself."""
+
+Output = Literal["logits", "probabilities"]
 
 
 @dataclass(frozen=True)
@@ -46,10 +52,42 @@ class Preprocessing:
         """3 for RGB, 1 for grey."""
         return len(self.mean)
 
+    def normalize(self, pixels: np.ndarray) -> np.ndarray:
+        """From pixels (..., channels), 0 to 255, to what the network was trained on, in float32."""
+        mean, std = (np.asarray(values, dtype=np.float32) for values in (self.mean, self.std))
+        normalized: np.ndarray = (pixels.astype(np.float32) / 255 - mean) / std
+        return normalized
+
+    def restore(self, images: np.ndarray) -> np.ndarray:
+        """The pixels, in uint8, that `normalize` made these images from.
+
+        Raises:
+            InputError: if they were no pixels.
+        """
+        mean, std = (np.asarray(values, dtype=np.float32) for values in (self.mean, self.std))
+        exact = (images * std + mean) * 255
+        pixels = np.rint(exact)
+        # Normalizing and going back costs some 1e-5 of a pixel's step; what is no pixel at all is anywhere between two.
+        if not (
+            np.abs(exact - pixels).max(initial=0) < 1e-2 and pixels.min(initial=0) >= 0 and pixels.max(initial=0) <= 255
+        ):
+            raise InputError(
+                "These images are no normalized pixels, and the network takes pixels from 0 to 255. Pass images in "
+                "uint8, or images that were normalized with the preprocessing it carries."
+            )
+        restored: np.ndarray = pixels.astype(np.uint8)
+        return restored
+
 
 @dataclass(frozen=True)
 class Metadata:
-    """Travels with a model through saving, conversion and export."""
+    """Travels with a model through saving, conversion and export.
+
+    Attributes:
+        input: what the network takes; "uint8" if it normalizes by `preprocessing` itself.
+        output: what its one output is.
+        precision: what its weights are stored in.
+    """
 
     variant: str | None = None
     form: Form = "training"
@@ -57,6 +95,9 @@ class Metadata:
     preprocessing: Preprocessing | None = None
     source: str | None = None
     verification: Mapping[str, Any] | None = field(default=None, hash=False)
+    input: Input = "float32"
+    output: Output = "logits"
+    precision: str = "float32"
 
     def to_json(self) -> str:
         """A JSON object; `from_json` reads it back."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from repvgg.errors import InputError
-from repvgg.metadata import Metadata
+from repvgg.metadata import Metadata, Preprocessing
 
 InputShape = tuple[int | None, int | None, int | None]
 
@@ -29,9 +29,19 @@ class Runner(ABC):
     batch_size: int | None = None
     """Images in every call; None if any number will do."""
 
+    @property
+    def takes_uint8(self) -> bool:
+        """Whether images go in as pixels from 0 to 255, because the network normalizes them itself."""
+        return self.metadata.input == "uint8"
+
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether probabilities come out instead of logits."""
+        return self.metadata.output == "probabilities"
+
     @abstractmethod
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Logits (N, classes), or whatever the network gives, for images (N, H, W, C) in float32."""
+        """Logits (N, classes), or whatever the network gives, for images (N, H, W, C): float32, or uint8 pixels."""
 
     def outputs(self, images: np.ndarray) -> Mapping[str, np.ndarray]:
         """All outputs by name; for a classifier its logits alone."""
@@ -66,3 +76,32 @@ def check_images(images: np.ndarray, runner: Runner) -> np.ndarray:
                 f"the {side} of these is {got}."
             )
     return images
+
+
+def images_for(runner: Runner, images: np.ndarray, preprocessing: Preprocessing | None = None) -> np.ndarray:
+    """`images` as `runner` takes them, whichever of the two ways they are given in: normalized, or pixels in uint8.
+
+    Args:
+        preprocessing: how pixels are normalized; what the runner carries, or ImageNet's way, if None.
+
+    Raises:
+        InputError: if the runner takes pixels and these are none.
+    """
+    if (images.dtype == np.uint8) == runner.takes_uint8:
+        return images
+    preprocessing = preprocessing or runner.metadata.preprocessing or Preprocessing()
+    if images.shape[-1] != preprocessing.channels:
+        raise InputError(
+            f"The images have {images.shape[-1]} channels, and the preprocessing of '{runner.name}' is for "
+            f"{preprocessing.channels}."
+        )
+    return preprocessing.restore(images) if runner.takes_uint8 else preprocessing.normalize(images)
+
+
+def logits_of(runner: Runner, output: np.ndarray) -> np.ndarray:
+    """A classifier's output as logits: as it is, or the logarithm of probabilities, the same but for a constant."""
+    if not runner.gives_probabilities:
+        return output
+    # A probability that became 0 has no logarithm; the smallest normal number of float32 stands for it.
+    logits: np.ndarray = np.log(np.maximum(output.astype(np.float64), np.finfo(np.float32).tiny))
+    return logits

@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repvgg.errors import InputError
+from repvgg.metadata import Preprocessing
 
 TOLERANCES: Mapping[str, float] = {
     # Other kernels, another order of summation, nothing else.
     "float32": 1e-4,
+    # Each weight is rounded to 11 bits, by up to 4.9e-4 of itself, and calculated with in float32. Roundings are as
+    # often up as down: the networks of the table are off by 1e-4 to 1e-3 (benchmarks/export_all.py).
+    "float16": 5e-3,
 }
 """Relative error up to which an artifact of a precision is kept."""
 
@@ -22,18 +26,25 @@ class Target:
 
     Attributes:
         module: has `write(model, path, metadata, settings)`.
-        suffix: how its name ends.
-        precisions: what its numbers may be stored as.
+        suffix: how its name ends; none for a folder.
+        precisions: what its weights may be stored in.
+        beside: endings of further files that belong to it.
+        adapts: whether it follows the settings besides precision. A Keras file holds the model as it is.
     """
 
     module: str
     suffix: str
-    precisions: tuple[str, ...] = ("float32",)
+    precisions: tuple[str, ...] = ("float32", "float16")
+    beside: tuple[str, ...] = ()
+    adapts: bool = True
 
 
 TARGETS: Mapping[str, Target] = {
-    "keras": Target("repvgg.exporters.keras", ".keras"),
+    "keras": Target("repvgg.exporters.keras", ".keras", ("float32",), adapts=False),
     "onnx": Target("repvgg.exporters.onnx", ".onnx"),
+    "openvino": Target("repvgg.exporters.openvino", ".xml", beside=(".bin",)),
+    "litert": Target("repvgg.exporters.litert", ".tflite"),
+    "savedmodel": Target("repvgg.exporters.savedmodel", "", ("float32",)),
 }
 
 
@@ -43,13 +54,21 @@ class Settings:
 
     Attributes:
         precision: one of its target's precisions.
+        batch: images in every call; any number if None.
+        image_size: (height, width) of all images; as open as the model is if None.
+        softmax: give probabilities instead of logits.
+        preprocessing: take pixels in uint8 and normalize them so; take normalized images if None.
     """
 
     precision: str = "float32"
+    batch: int | None = None
+    image_size: tuple[int, int] | None = None
+    softmax: bool = False
+    preprocessing: Preprocessing | None = None
 
 
 def format_of(path: Path) -> str:
-    """The target whose suffix `path` has.
+    """The target whose ending `path` has; a name without any is that of a folder.
 
     Raises:
         InputError: if there is none.
@@ -57,5 +76,5 @@ def format_of(path: Path) -> str:
     for name, target in TARGETS.items():
         if path.suffix == target.suffix:
             return name
-    endings = ", ".join(f"'{target.suffix}' ({name})" for name, target in TARGETS.items())
-    raise InputError(f"The ending of '{path.name}' tells no format. Known: {endings}. Or name one: --format.")
+    endings = ", ".join(f"{target.suffix or 'none'} ({name})" for name, target in TARGETS.items())
+    raise InputError(f"The ending of '{path.name}' tells no format. Known: {endings}. Or name the format: --format.")

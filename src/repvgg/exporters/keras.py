@@ -8,7 +8,7 @@ from repvgg.metadata import Metadata, set_metadata
 from repvgg.saving import save_model
 
 
-def write(model: Any, path: Path, metadata: Metadata, settings: Settings) -> None:  # noqa: ARG001 - one signature for all targets
+def write(model: Any, path: Path, metadata: Metadata, settings: Settings) -> None:
     """Writes the deploy form of a network; any Keras 3 reads it, without this package."""
     set_metadata(model, metadata)
     save_model(model, path)

@@ -3,7 +3,7 @@
 An artifact is written beside its final name, loaded, compared with the Keras model, and only then renamed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -11,9 +11,10 @@ from typing import Any
 
 from repvgg.blocks import ReparameterizableBlock
 from repvgg.conversion import reparameterize
-from repvgg.errors import InputError, UnknownNameError, VerificationError
+from repvgg.errors import VerificationError
 from repvgg.exporters import TARGETS, TOLERANCES, Settings
-from repvgg.files import atomic_output, refuse_existing
+from repvgg.exporting.request import checked_request
+from repvgg.files import atomic_output
 from repvgg.layers import all_layers
 from repvgg.metadata import Metadata, get_metadata
 from repvgg.runners import load_runner
@@ -38,49 +39,75 @@ def export(
     precision: str = "float32",
     calibration: Any = None,
     *,
+    batch: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    softmax: bool = False,
+    with_preprocessing: bool = False,
     images: Any = None,
     force: bool = False,
 ) -> Export:
-    """Writes a model for another runtime, loads the file there, and compares.
+    """Writes a model for another runtime, loads what was written there, and compares.
 
-    A model in training form is converted first. Class names and preprocessing travel in the file.
+    A model in training form is converted first. Class names, preprocessing, origin and the verification of the
+    conversion travel in the artifact.
 
     Args:
-        path: ends in the target's suffix.
-        format: a key of `TARGETS`.
-        precision: one of the target's precisions.
+        path: ends in the target's suffix; a SavedModel is a folder.
+        format: a key of `TARGETS`: "onnx", "openvino", "litert", "savedmodel" or "keras".
+        precision: one of the target's precisions. In "float16" weights are stored so, and calculated with in float32.
         calibration: images for an integer precision; no target has one yet.
+        batch: images in every call; any number if None.
+        image_size: the size of all images, or (height, width); as open as the model is if None.
+        softmax: give probabilities instead of logits.
+        with_preprocessing: take pixels (N, H, W, C) in uint8, resized and cropped already, and normalize them inside,
+            with the mean and standard deviation of the model's preprocessing.
         images: preprocessed images to compare on, besides probe inputs.
-        force: replace a file that is there.
+        force: replace an artifact that is there.
 
     Raises:
         UnknownNameError: if there is no such target.
         InputError: for a precision the target lacks, a wrong suffix, a layer it cannot express.
-        OutputExistsError: if the file exists and `force` is not set.
-        VerificationError: if the file's answers differ; it is removed.
+        OutputExistsError: if the artifact exists and `force` is not set.
+        VerificationError: if the artifact's answers differ; it is removed.
 
     Example:
         >>> export(model, "model.onnx").report.max_relative_error
         8.1e-07
+        >>> export(model, "model.tflite", "litert", "float16", image_size=224, softmax=True).size
+        16633256
     """
-    if format not in TARGETS:
-        raise UnknownNameError("export format", format, TARGETS)
-    target, path = TARGETS[format], Path(path)
-    if precision not in target.precisions:
-        raise InputError(f"'{format}' is written in {', '.join(target.precisions)}; '{precision}' was asked for.")
-    if calibration is not None:
-        raise InputError(f"`calibration` is for integer precisions; '{precision}' needs none.")
-    if path.suffix != target.suffix:
-        raise InputError(f"A file of format '{format}' ends in '{target.suffix}'. Received: '{path.name}'.")
-    refuse_existing(path, force=force)
+    path = Path(path)
+    settings = checked_request(
+        model,
+        path,
+        format,
+        Settings(precision=precision, batch=batch, image_size=_both_sides(image_size), softmax=softmax),
+        with_preprocessing=with_preprocessing,
+        calibration=calibration,
+        force=force,
+    )
+    deployed, metadata, converted = _deployed(model, settings)
+    target = TARGETS[format]
+    write: Callable[[Any, Path, Metadata, Settings], None] = import_module(target.module).write
+    with atomic_output(path, [path.with_suffix(ending).name for ending in target.beside]) as temporary:
+        write(deployed, temporary, metadata, settings)
+        report = _proved(deployed, temporary, TOLERANCES[precision], images)
+    parts = [path, *(path.with_suffix(ending) for ending in target.beside)]
+    return Export(path, sum(file.stat().st_size for part in parts for file in _files(part)), report, converted)
+
+
+def _deployed(model: Any, settings: Settings) -> tuple[Any, Metadata, bool]:
+    """The deploy form, what its artifact carries, and whether it had to be converted."""
     converted = any(isinstance(layer, ReparameterizableBlock) for layer in all_layers(model))
     deployed = reparameterize(model) if converted else model
-    write: Callable[[Any, Path, Metadata, Settings], None] = import_module(target.module).write
-    settings = Settings(precision=precision)
-    with atomic_output(path) as temporary:
-        write(deployed, temporary, replace(get_metadata(model), form="deploy"), settings)
-        report = _proved(deployed, temporary, TOLERANCES[precision], images)
-    return Export(path, path.stat().st_size, report, converted)
+    metadata = replace(get_metadata(model), form="deploy", precision=settings.precision)
+    if converted:
+        metadata = replace(metadata, verification=verify(model, deployed).to_dict())
+    if settings.preprocessing is not None:
+        metadata = replace(metadata, input="uint8")
+    if settings.softmax:
+        metadata = replace(metadata, output="probabilities")
+    return deployed, metadata, converted
 
 
 def _proved(deployed: Any, path: Path, rtol: float, images: Any) -> VerificationReport:
@@ -97,3 +124,11 @@ def _proved(deployed: Any, path: Path, rtol: float, images: Any) -> Verification
     if not report.passed:
         raise VerificationError(f"'{path.name}' was not kept: {report.summary()}")
     return report
+
+
+def _both_sides(image_size: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    return (image_size, image_size) if isinstance(image_size, int) else image_size
+
+
+def _files(part: Path) -> Iterator[Path]:
+    return (file for file in part.rglob("*") if file.is_file()) if part.is_dir() else iter([part])

@@ -9,10 +9,16 @@ from repvgg.errors import FileError, InputError
 from repvgg.files import require_file
 from repvgg.runner import Runner
 
+SAVED_MODEL = "saved_model.pb"
+"""The file by which a SavedModel, which is a folder, is known."""
+
 # Ending -> (module, class). A module is imported when its ending is met: no runtime is loaded that is not used.
 RUNNERS: Mapping[str, tuple[str, str]] = {
     ".keras": ("repvgg.runners.keras", "KerasRunner"),
     ".onnx": ("repvgg.runners.onnx", "OnnxRunner"),
+    ".tflite": ("repvgg.runners.litert", "LiteRTRunner"),
+    ".xml": ("repvgg.runners.openvino", "OpenVINORunner"),
+    SAVED_MODEL: ("repvgg.runners.savedmodel", "SavedModelRunner"),
 }
 
 
@@ -20,7 +26,8 @@ def load_runner(path: str | Path) -> Runner:
     """Loads an artifact with its own runtime.
 
     Args:
-        path: a `.keras` or `.onnx` file.
+        path: a `.keras`, `.onnx` or `.tflite` file, the `.xml` of an OpenVINO model whose `.bin` is beside it, or the
+            folder of a SavedModel.
 
     Raises:
         FileError: if it is missing, damaged or of an unknown kind.
@@ -32,12 +39,24 @@ def load_runner(path: str | Path) -> Runner:
         (8, 10)
     """
     path = Path(path)
-    if path.suffix not in RUNNERS:
-        raise FileError(f"'{path}' ends in none of {', '.join(RUNNERS)}, which are the files that can be run.")
-    require_file(path, what="model")
-    module, name = RUNNERS[path.suffix]
+    module, name = RUNNERS[_ending(path)]
     loader: Callable[[Path], Runner] = getattr(import_module(module), name).load
     return loader(path)
+
+
+def _ending(path: Path) -> str:
+    if path.is_dir():
+        if not (path / SAVED_MODEL).exists():
+            raise FileError(f"'{path}' is a folder without '{SAVED_MODEL}', so it is no model that can be run.")
+        require_file(path / SAVED_MODEL, what="model")
+        return SAVED_MODEL
+    endings = [ending for ending in RUNNERS if ending != SAVED_MODEL]
+    if path.suffix not in endings:
+        raise FileError(
+            f"'{path}' ends in none of {', '.join(endings)}, and is no SavedModel's folder; these are what can be run."
+        )
+    require_file(path, what="model")
+    return path.suffix
 
 
 def as_runner(network: Any, name: str = "network") -> Runner:

@@ -4,7 +4,7 @@ import numpy as np
 
 from repvgg.errors import InputError
 from repvgg.metadata import Preprocessing
-from repvgg.runner import Runner
+from repvgg.runner import Runner, images_for, logits_of
 
 
 def preprocessing_of(runner: Runner) -> Preprocessing:
@@ -35,10 +35,12 @@ def filled_up(runner: Runner, images: np.ndarray) -> np.ndarray:
 def class_logits(runner: Runner, images: np.ndarray) -> np.ndarray:
     """Logits (N, classes) of a batch (N, H, W, C), which may be smaller than a runner of fixed batches takes.
 
+    A runner that normalizes pixels itself gets them; one that gives probabilities gives their logarithms.
+
     Raises:
         InputError: if the network gives no list of classes, or values that are not finite.
     """
-    logits = runner(filled_up(runner, images))[: len(images)]
+    logits = logits_of(runner, runner(filled_up(runner, images_for(runner, images)))[: len(images)])
     if logits.ndim != 2:
         raise InputError(f"'{runner.name}' is no classifier: its output has the shape {logits.shape}.")
     if not np.isfinite(logits).all():

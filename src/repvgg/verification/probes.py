@@ -12,7 +12,8 @@ PROBE_IMAGES = 4
 
 
 def probe_images(reference: Runner, candidate: Runner, seed: int = 0) -> list[np.ndarray]:
-    """Batches of normally distributed images of the sizes that both sides accept.
+    """Batches of images of the sizes that both sides accept: normally distributed, or random pixels in uint8 if one
+    of the two normalizes them itself.
 
     Raises:
         InputError: if there are none.
@@ -21,9 +22,10 @@ def probe_images(reference: Runner, candidate: Runner, seed: int = 0) -> list[np
     sizes = PROBE_SIZES if height is None or width is None else (0,)
     count = reference.batch_size or candidate.batch_size or PROBE_IMAGES
     generator = np.random.default_rng(seed)
-    return [
-        generator.standard_normal((count, height or size, width or size, channels), dtype=np.float32) for size in sizes
-    ]
+    shapes = [(count, height or size, width or size, channels) for size in sizes]
+    if reference.takes_uint8 or candidate.takes_uint8:
+        return [generator.integers(0, 256, shape, dtype=np.uint8) for shape in shapes]
+    return [generator.standard_normal(shape, dtype=np.float32) for shape in shapes]
 
 
 def _common_shape(reference: Runner, candidate: Runner) -> tuple[int | None, int | None, int]:

@@ -1,13 +1,15 @@
 """Running two networks on the same images and reporting how far they are apart."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from repvgg.errors import InputError
-from repvgg.runner import Runner, check_images
+from repvgg.metadata import Preprocessing
+from repvgg.runner import Runner, check_images, images_for, logits_of
 from repvgg.runners import as_runner
+from repvgg.runners.classifier import filled_up, log_softmax
 from repvgg.verification.compare import Difference, difference, differences, top1_matches, worst
 from repvgg.verification.probes import probe_images
 from repvgg.verification.report import BlockRow, VerificationReport
@@ -20,11 +22,13 @@ BLOCK_IMAGES = 4
 def verify(reference: Any, candidate: Any, images: Any = None, rtol: float = 1e-4) -> VerificationReport:
     """Compares two forms of one network.
 
-    Both run in inference mode, whatever mode or form they are in.
+    Both run in inference mode, whatever mode or form they are in. A network that normalizes pixels itself gets pixels;
+    probabilities are compared by their logarithms, because they can agree where the logits do not.
 
     Args:
         reference, candidate: each a `keras.Model`, a path to a file, a callable from images to logits, or a `Runner`.
-        images: preprocessed images (N, H, W, C); probe inputs of an even and an odd size if None.
+        images: preprocessed images (N, H, W, C), or pixels in uint8 where one of the two takes these; probe inputs of
+            an even and an odd size if None.
         rtol: relative error up to which the candidate passes. 1e-4 is some 800 roundings of float32: what a different
             order of summation in a deep network can cause, and far below any mistake in folding or padding.
 
@@ -40,12 +44,16 @@ def verify(reference: Any, candidate: Any, images: Any = None, rtol: float = 1e-
     batches = (
         probe_images(first, second)
         if images is None
-        else [check_images(check_images(_as_images(images), first), second)]
+        else [check_images(check_images(_as_images(images, first, second), first), second)]
     )
+    preprocessing = _pixels_normalized_by(first, second)
+    probabilities = first.gives_probabilities or second.gives_probabilities
     found: dict[str, Difference] = {}
     matches, count, classifies = 0, 0, True
-    for batch in _split(batches, first.batch_size or second.batch_size or BATCH):
-        expected, received = first.outputs(batch), second.outputs(batch)
+    for batch in _split(batches, min(first.batch_size or BATCH, second.batch_size or BATCH)):
+        expected, received = (
+            _outputs(side, images_for(side, batch, preprocessing), probabilities) for side in (first, second)
+        )
         for name, one in differences(expected, received).items():
             found[name] = one.joined(found[name]) if name in found else one
         count += len(batch)
@@ -63,12 +71,34 @@ def verify(reference: Any, candidate: Any, images: Any = None, rtol: float = 1e-
         rtol=rtol,
         images=count,
         image_shapes=tuple(batch.shape for batch in batches),
-        blocks=_block_rows(first, second, batches[0][:BLOCK_IMAGES]),
+        blocks=_block_rows(first, second, images_for(first, batches[0][:BLOCK_IMAGES], preprocessing)),
     )
 
 
-def _as_images(images: Any) -> np.ndarray:
-    array = np.asarray(images, dtype=np.float32)
+def _pixels_normalized_by(first: Runner, second: Runner) -> Preprocessing | None:
+    """How the side that takes pixels normalizes them, for the other side to get the same."""
+    for side in (first, second):
+        if side.takes_uint8 and side.metadata.preprocessing is not None:
+            return side.metadata.preprocessing
+        if side.takes_uint8 and not (first.takes_uint8 and second.takes_uint8):
+            raise InputError(
+                f"'{side.name}' takes pixels in uint8 and does not say how it normalizes them, so the other network "
+                "cannot be given the same images."
+            )
+    return None
+
+
+def _outputs(side: Runner, images: np.ndarray, probabilities: bool) -> Mapping[str, np.ndarray]:
+    outputs = {name: values[: len(images)] for name, values in side.outputs(filled_up(side, images)).items()}
+    if not probabilities:
+        return outputs
+    return {name: log_softmax(logits_of(side, values)) for name, values in outputs.items()}
+
+
+def _as_images(images: Any, first: Runner, second: Runner) -> np.ndarray:
+    array = np.asarray(images)
+    if not (array.dtype == np.uint8 and (first.takes_uint8 or second.takes_uint8)):
+        array = array.astype(np.float32, copy=False)
     if array.ndim != 4 or len(array) == 0:
         raise InputError(f"`images` must be a non-empty batch (N, H, W, C). Received an array of shape {array.shape}.")
     return array

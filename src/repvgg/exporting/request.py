@@ -1,0 +1,77 @@
+"""Whether what was asked for can be done, before anything is converted or written."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from repvgg.errors import InputError, OutputExistsError, UnknownNameError
+from repvgg.exporters import TARGETS, Settings, Target
+from repvgg.files import refuse_existing
+from repvgg.metadata import get_metadata
+from repvgg.runners import SAVED_MODEL
+
+
+def checked_request(
+    model: Any,
+    path: Path,
+    target_name: str,
+    settings: Settings,
+    *,
+    with_preprocessing: bool,
+    calibration: Any,
+    force: bool,
+) -> Settings:
+    """The settings, complete.
+
+    Raises:
+        UnknownNameError: if there is no such target.
+        InputError: for a precision or an option that the target lacks, or a wrong suffix.
+        OutputExistsError: if the artifact exists and `force` is not set.
+    """
+    if target_name not in TARGETS:
+        raise UnknownNameError("export format", target_name, TARGETS)
+    target = TARGETS[target_name]
+    if settings.precision not in target.precisions:
+        raise InputError(
+            f"'{target_name}' is written in {', '.join(target.precisions)}; '{settings.precision}' was asked for."
+        )
+    if calibration is not None:
+        raise InputError(f"`calibration` is for integer precisions; '{settings.precision}' needs none.")
+    if not target.adapts and (with_preprocessing or settings != Settings(precision=settings.precision)):
+        raise InputError(
+            f"A file of format '{target_name}' holds the model as it is: batch, image_size, softmax and "
+            "with_preprocessing are for the other formats."
+        )
+    _check_name(path, target_name, target)
+    for part in (path, *(path.with_suffix(ending) for ending in target.beside)):
+        refuse_existing(part, force=force)
+        _refuse_other_kind(part, is_folder=not target.suffix)
+    if not with_preprocessing:
+        return settings
+    preprocessing = get_metadata(model).preprocessing
+    if preprocessing is None:
+        raise InputError(
+            f"'{model.name}' carries no preprocessing to write into the artifact. Set it with "
+            "repvgg.set_metadata(model, preprocessing=repvgg.Preprocessing(...))."
+        )
+    return replace(settings, preprocessing=preprocessing)
+
+
+def _check_name(path: Path, target_name: str, target: Target) -> None:
+    if target.suffix and path.suffix != target.suffix:
+        raise InputError(f"A file of format '{target_name}' ends in '{target.suffix}'. Received: '{path.name}'.")
+    others = {other.suffix for other in TARGETS.values() if other.suffix}
+    if not target.suffix and path.suffix in others:
+        raise InputError(
+            f"An artifact of format '{target_name}' is a folder, and '{path.name}' ends as a file of another format."
+        )
+
+
+def _refuse_other_kind(path: Path, *, is_folder: bool) -> None:
+    """Nothing is replaced, whoever says so, that is no artifact of the same kind: a folder may hold anything."""
+    if path.is_dir() and not is_folder:
+        raise OutputExistsError(f"'{path}' is a folder, and a file was to be written there. Choose another name.")
+    if path.is_dir() and any(path.iterdir()) and not (path / SAVED_MODEL).exists():
+        raise OutputExistsError(f"'{path}' is a folder and no SavedModel, so it is not replaced. Choose another name.")
+    if path.is_file() and is_folder:
+        raise OutputExistsError(f"'{path}' is a file, and a folder was to be written there. Choose another name.")
