@@ -8,33 +8,18 @@ which trace and warm up, are not counted. Prints medians, spread and the ratio o
 """
 
 import argparse
-import json
 import os
-import platform
-import statistics
-import time
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 import repvgg
+from step_timing import compiled, report, save, take_turns
 from stock_keras import stock_training_model
-
-
-def compiled(model: Any) -> Any:
-    """Ready for `train_on_batch`; without XLA, which is slower on a CPU for both."""
-    model.compile(
-        keras.optimizers.SGD(0.01, momentum=0.9),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        jit_compile=False,
-    )
-    return model
 
 
 def main() -> None:
@@ -58,39 +43,12 @@ def main() -> None:
     images = generator.standard_normal((arguments.batch, *shape), dtype=np.float32)
     labels = generator.integers(0, arguments.classes, arguments.batch)
 
-    seconds: dict[str, list[float]] = {name: [] for name in models}
-    for step in range(arguments.steps + 2):
-        for name, model in models.items():
-            start = time.perf_counter()
-            loss = model.train_on_batch(images, labels)
-            elapsed = time.perf_counter() - start
-            if not np.isfinite(loss):
-                raise SystemExit(f"{name}: the loss is {loss} at step {step}.")
-            if step >= 2:
-                seconds[name].append(elapsed)
-
+    steps = {name: partial(model.train_on_batch, images, labels) for name, model in models.items()}
+    seconds, _ = take_turns(steps, arguments.steps)
     title = f"{variant.name}, {arguments.size} px, batch {arguments.batch}, {keras.backend.backend()}"
-    table = Table("network", "ms a step (median)", "spread (min to max)", "images/s", title=title)
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    for name, values in seconds.items():
-        spread = f"{min(values) * 1e3:.0f} to {max(values) * 1e3:.0f}"
-        table.add_row(name, f"{medians[name] * 1e3:.0f}", spread, f"{arguments.batch / medians[name]:.1f}")
-    Console().print(table)
-    ratio = medians["stock Keras layers"] / medians["repvgg"]
-    Console().print(f"A step of stock Keras layers takes {ratio:.2f} times as long ({arguments.steps} steps of each).")
+    ratio = report(title, seconds, arguments.batch)
     if arguments.out:
-        record = {
-            "variant": variant.name,
-            "size": arguments.size,
-            "batch": arguments.batch,
-            "backend": keras.backend.backend(),
-            "keras": keras.__version__,
-            "cores": os.cpu_count(),
-            "processor": platform.machine(),
-            "seconds": seconds,
-            "ratio_of_medians": ratio,
-        }
-        arguments.out.write_text(json.dumps(record, indent=1) + "\n")
+        save(arguments.out, seconds, ratio, variant=variant.name, size=arguments.size, batch=arguments.batch)
 
 
 if __name__ == "__main__":
