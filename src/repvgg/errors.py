@@ -10,7 +10,10 @@
     │   ├── OutputExistsError       an output that would be overwritten
     │   ├── MissingDependencyError  an optional package that is not installed
     │   └── ConversionError         a model that cannot be re-parameterized
-    └── VerificationError           two forms do not agree (command line: exit status 1)
+    ├── VerificationError           two forms do not agree (command line: exit status 1)
+    └── TrainingError               training came to an end before its time (command line: exit status 1)
+        ├── TrainingDivergedError   the loss is no number any more
+        └── InterruptedTrainingError    it was asked to stop, and its state is saved
 
 Each message says what happened, what was expected, and how to go on.
 """
@@ -68,3 +71,28 @@ class ConversionError(InputError):
 
 class VerificationError(RepVGGError):
     """Two forms of a network that should give the same answers and do not."""
+
+
+class TrainingError(RepVGGError):
+    """Training that came to an end before its time; what it had saved is there."""
+
+
+class TrainingDivergedError(TrainingError):
+    """A loss or weights that are not finite."""
+
+    def __init__(self, step: int, loss: float) -> None:
+        self.step = step
+        super().__init__(
+            f"Training diverged: at step {step} the loss is {loss}, or weights are not finite. The last good state is "
+            "kept. Start anew with a lower learning rate (--learning-rate, a third of it), a longer warm-up "
+            "(--warmup-epochs) or a limit on the gradients (--clip-norm 1); in float16, try mixed_bfloat16."
+        )
+
+
+class InterruptedTrainingError(TrainingError):
+    """Training that a signal asked to stop, after its state was saved."""
+
+    def __init__(self, step: int, signal_number: int) -> None:
+        self.step = step
+        self.exit_status = 128 + signal_number
+        super().__init__(f"Stopped at step {step}; its state is saved. The same command with --resume goes on from there.")

@@ -1,0 +1,177 @@
+"""`repvgg train`."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from repvgg.cli.terminal import FORCE_HELP
+from repvgg.errors import InputError
+
+_RECIPE, _IMAGES, _RUN, _HOSTS = "The recipe's values", "Training images", "The run", "Several hosts"
+
+
+class Precision(StrEnum):
+    """What the network computes in."""
+
+    float32 = "float32"
+    bfloat16 = "mixed_bfloat16"
+    float16 = "mixed_float16"
+
+
+def command(
+    data: Annotated[Path, typer.Argument(help="A folder with one sub-folder a class, or train/ and val/, or shards.")],
+    model: Annotated[str, typer.Option(help="A network's name; `repvgg list` has them.")] = "RepVGG-A0",
+    recipe: Annotated[str, typer.Option(help="paper, paper-heavy, plus, finetune or quick.")] = "quick",
+    size: Annotated[int | None, typer.Option(help="Pixels a side; the recipe's if not given.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the images; the recipe's if not given.")] = None,
+    weights: Annotated[str | None, typer.Option(help="What to begin with: imagenet, or a file.")] = None,
+    output: Annotated[Path | None, typer.Option(help="The run's folder; runs/MODEL-DATA if not given.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in that folder, if any.")] = False,
+    force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights, order and augmentation.", rich_help_panel=_RUN)] = 0,
+    precision: Annotated[
+        Precision, typer.Option(help="Mixed precision computes in 16 bits.", rich_help_panel=_RUN)
+    ] = Precision.float32,
+    deterministic: Annotated[
+        bool,
+        typer.Option("--deterministic", help="The same bits on a GPU too; slower.", rich_help_panel=_RUN),
+    ] = False,
+    save_steps: Annotated[
+        int, typer.Option(min=1, help="Steps between checkpoints within an epoch.", rich_help_panel=_RUN)
+    ] = 200,
+    tensorboard: Annotated[bool, typer.Option(help="Write logs for TensorBoard.", rich_help_panel=_RUN)] = True,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Fail at broken images; else they are left out.", rich_help_panel=_IMAGES),
+    ] = False,
+    holdout: Annotated[
+        float, typer.Option(help="Share to measure with where DATA has no val/.", rich_help_panel=_IMAGES)
+    ] = 0.2,
+    crop_scale: Annotated[
+        tuple[float, float] | None,
+        typer.Option(help="Share of the area a random crop covers, from and to.", rich_help_panel=_IMAGES),
+    ] = None,
+    crop_ratio: Annotated[
+        tuple[float, float] | None,
+        typer.Option(help="Width over height of a random crop, from and to.", rich_help_panel=_IMAGES),
+    ] = None,
+    flip: Annotated[bool | None, typer.Option(help="Mirror half of the images.", rich_help_panel=_IMAGES)] = None,
+    auto_augment: Annotated[
+        bool | None, typer.Option(help="AutoAugment's ImageNet policy.", rich_help_panel=_IMAGES)
+    ] = None,
+    rand_augment: Annotated[
+        tuple[int, float] | None,
+        typer.Option(help="RandAugment: operations and magnitude (0 to 10); 0 0 for none.", rich_help_panel=_IMAGES),
+    ] = None,
+    random_erasing: Annotated[
+        float | None, typer.Option(help="Probability of random erasing.", rich_help_panel=_IMAGES)
+    ] = None,
+    mixup: Annotated[float | None, typer.Option(help="Mixup's alpha; 0 for none.", rich_help_panel=_IMAGES)] = None,
+    cutmix: Annotated[float | None, typer.Option(help="CutMix's alpha; 0 for none.", rich_help_panel=_IMAGES)] = None,
+    test_size: Annotated[
+        int | None, typer.Option(help="Pixels a side in evaluation, if others.", rich_help_panel=_IMAGES)
+    ] = None,
+    batch: Annotated[int | None, typer.Option(help="Images a step, over all devices.", rich_help_panel=_RECIPE)] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Its peak at batch 256; scales with the batch.", rich_help_panel=_RECIPE)
+    ] = None,
+    warmup_epochs: Annotated[float | None, typer.Option(help="Of linear warm-up.", rich_help_panel=_RECIPE)] = None,
+    momentum: Annotated[float | None, typer.Option(help="Of SGD.", rich_help_panel=_RECIPE)] = None,
+    nesterov: Annotated[bool | None, typer.Option(help="Nesterov's momentum.", rich_help_panel=_RECIPE)] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="As in PyTorch's SGD.", rich_help_panel=_RECIPE)] = None,
+    custom_l2: Annotated[
+        bool | None, typer.Option(help="Decay the folded kernels instead of the branches'.", rich_help_panel=_RECIPE)
+    ] = None,
+    label_smoothing: Annotated[float | None, typer.Option(help="Of the targets.", rich_help_panel=_RECIPE)] = None,
+    auxiliary_weight: Annotated[
+        float | None, typer.Option(help="On RepVGGplus's auxiliary losses.", rich_help_panel=_RECIPE)
+    ] = None,
+    ema: Annotated[
+        float | None, typer.Option(help="Momentum of averaged weights, such as 0.9999.", rich_help_panel=_RECIPE)
+    ] = None,
+    accumulate: Annotated[
+        int | None, typer.Option(help="Steps whose gradients are averaged.", rich_help_panel=_RECIPE)
+    ] = None,
+    clip_norm: Annotated[
+        float | None, typer.Option(help="Limit of the gradient's norm.", rich_help_panel=_RECIPE)
+    ] = None,
+    coordinator: Annotated[
+        str | None, typer.Option(help="HOST:PORT of process 0; the same everywhere.", rich_help_panel=_HOSTS)
+    ] = None,
+    num_processes: Annotated[int | None, typer.Option(help="How many processes.", rich_help_panel=_HOSTS)] = None,
+    process_id: Annotated[int | None, typer.Option(help="Which one this is, from 0.", rich_help_panel=_HOSTS)] = None,
+) -> None:
+    """Trains a network on a folder of images, converts the best model, and verifies it.
+
+    Stopped or killed at any moment, the same command with --resume goes on from the last step saved.
+
+    Example: repvgg train flowers --model RepVGG-A0 --size 128 --epochs 40
+    """
+    from repvgg.cli.terminal import console, start_keras
+    from repvgg.training.recipe import get_recipe
+
+    cluster = _cluster(coordinator, num_processes, process_id)
+    # A misspelt recipe or value is told of before minutes of starting up.
+    chosen = get_recipe(recipe).changed(
+        size=size,
+        epochs=epochs,
+        batch_size=batch,
+        learning_rate=learning_rate,
+        warmup_epochs=warmup_epochs,
+        momentum=momentum,
+        nesterov=nesterov,
+        weight_decay=weight_decay,
+        custom_l2=custom_l2,
+        label_smoothing=label_smoothing,
+        auxiliary_weight=auxiliary_weight,
+        ema=ema,
+        accumulate=accumulate,
+        clip_norm=clip_norm,
+        test_size=test_size,
+        crop_scale=crop_scale,
+        crop_ratio=crop_ratio,
+        flip=flip,
+        auto_augment=auto_augment,
+        random_erasing=random_erasing,
+        mixup=mixup,
+        cutmix=cutmix,
+    )
+    if rand_augment is not None:
+        chosen = chosen.with_rand_augment(*rand_augment)
+    start_keras()
+    from repvgg.training.distribution import connect, make_deterministic
+    from repvgg.training.run import train
+
+    if deterministic:
+        make_deterministic()
+    if cluster is not None:
+        connect(cluster)
+    train(
+        data,
+        model,
+        recipe=chosen,
+        output=output,
+        weights=weights,
+        seed=seed,
+        holdout=holdout,
+        dtype=precision.value,
+        save_steps=save_steps,
+        tensorboard=tensorboard,
+        strict=strict,
+        resume=resume,
+        force=force,
+        # The others say the same; one voice is enough.
+        out=console() if not process_id else None,
+    )
+
+
+def _cluster(coordinator: str | None, num_processes: int | None, process_id: int | None):  # type: ignore[no-untyped-def]
+    from repvgg.training.cluster import Cluster
+
+    if coordinator is None and num_processes is None and process_id is None:
+        return None
+    if coordinator is None or num_processes is None or process_id is None:
+        raise InputError("Several hosts need all three of --coordinator, --num-processes and --process-id.")
+    return Cluster(coordinator, num_processes, process_id)

@@ -1,0 +1,33 @@
+"""Where the processes of one training meet, as plain data."""
+
+from dataclasses import dataclass
+
+from repvgg.errors import InputError
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where the processes of one training meet.
+
+    Attributes:
+        coordinator: HOST:PORT of process 0, reachable from all hosts; the same text everywhere.
+        num_processes: how many there are.
+        process_id: which one this is, from 0.
+
+    Raises:
+        InputError: for values that make no cluster.
+    """
+
+    coordinator: str
+    num_processes: int
+    process_id: int
+
+    def __post_init__(self) -> None:
+        host, _, port = self.coordinator.rpartition(":")
+        if not host or not port.isdigit():
+            raise InputError(f"--coordinator is HOST:PORT of process 0. Received: '{self.coordinator}'.")
+        if not 0 <= self.process_id < self.num_processes:
+            raise InputError(
+                f"--process-id counts from 0 to --num-processes - 1 (={self.num_processes - 1}). Received: "
+                f"{self.process_id}."
+            )

@@ -1,0 +1,167 @@
+"""A network made ready for `fit`: loss, weight decay, optimizer and schedule of a recipe."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+
+from repvgg.blocks import ReparameterizableBlock, RepVGGBlock
+from repvgg.errors import InputError
+from repvgg.layers import all_layers
+from repvgg.training.recipe import Recipe
+
+Tensor = Any
+
+ACCURACY, CROSS_ENTROPY = "accuracy", "cross_entropy"
+"""Names of the metrics of the main output in `fit`'s logs, with 'val_' before them for validation images."""
+
+
+class TrainingModel(keras.Model):
+    """A functional model whose loss includes weight decay, as the recipe wants it.
+
+    Decay is part of the loss and so of the gradient: that is PyTorch's SGD. Keras's own `weight_decay` acts beside the
+    gradient, past the momentum, and at momentum 0.9 decays a tenth as much for the same number.
+    """
+
+    def __init__(self, inputs: Any, outputs: Any, *, recipe: Recipe, **kwargs: Any) -> None:
+        super().__init__(inputs, outputs, **kwargs)
+        self._weight_decay = recipe.weight_decay
+        self._decayed = decayed_variables(self, custom_l2=recipe.custom_l2)
+        self._custom = custom_l2_blocks(self) if recipe.custom_l2 else []
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Tensor:
+        loss = super().compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
+        if not training or self._weight_decay == 0:
+            return loss
+        squares = [keras.ops.sum(keras.ops.square(variable.value)) for variable in self._decayed]
+        squares += [block.get_custom_L2() for block in self._custom]
+        return loss + 0.5 * self._weight_decay * sum(squares)
+
+
+def decayed_variables(model: Any, *, custom_l2: bool = False) -> list[Any]:
+    """The trainable variables that weight decay acts on.
+
+    Kernels, and the scales of identity branches; neither biases nor other normalization parameters. With `custom_l2`
+    the kernels of the blocks that have one are left out, because their folded kernel is decayed instead.
+
+    Source: the official repository's `set_weight_decay`.
+    """
+    custom = {id(kernel) for block in custom_l2_blocks(model) for kernel in _branch_kernels(block)} if custom_l2 else ()
+    identities = {
+        id(layer.identity.gamma)
+        for layer in all_layers(model)
+        if isinstance(layer, RepVGGBlock) and not layer.deploy and layer.identity is not None
+    }
+    return [
+        variable
+        for variable in model.trainable_variables
+        if (len(variable.shape) > 1 or id(variable) in identities) and id(variable) not in custom
+    ]
+
+
+def custom_l2_blocks(model: Any) -> list[RepVGGBlock]:
+    """The blocks that have a custom L2.
+
+    Raises:
+        InputError: if there are re-parameterizable blocks without one, or none at all.
+    """
+    blocks = [layer for layer in all_layers(model) if isinstance(layer, ReparameterizableBlock)]
+    without = {type(block).__name__ for block in blocks if not isinstance(block, RepVGGBlock)}
+    if without or not blocks:
+        raise InputError(
+            f"`custom_l2` is defined for RepVGGBlock in its training form; '{model.name}' has "
+            f"{', '.join(sorted(without)) or 'no such block'}. Leave it off."
+        )
+    return [block for block in blocks if isinstance(block, RepVGGBlock)]
+
+
+def _branch_kernels(block: RepVGGBlock) -> Iterable[Any]:
+    return (block.conv3x3.kernel, block.conv1x1.kernel)
+
+
+class SGD(keras.optimizers.SGD):
+    """Keras's SGD, which leaves averaged weights where they are when `fit` ends.
+
+    Keras puts the average in place of the weights at the end of every `fit`, and a resumed run consists of several.
+    """
+
+    def finalize_variable_values(self, var_list: Any) -> None:
+        """Does nothing; see `finish_average`."""
+
+    def finish_average(self, variables: Any) -> None:
+        """Puts the moving average in place of the weights."""
+        super().finalize_variable_values(variables)
+
+
+def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> Any:
+    """SGD with a linear warm-up and a cosine to 0, over the whole of the recipe's epochs."""
+    warmup = round(recipe.warmup_epochs * steps_per_epoch)
+    # With accumulation, Keras counts an iteration for every step, moved weights or not.
+    steps = recipe.epochs * steps_per_epoch
+    schedule = keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0 if warmup else recipe.peak_rate,
+        decay_steps=max(1, steps - warmup),
+        warmup_target=recipe.peak_rate if warmup else None,
+        warmup_steps=warmup,
+    )
+    return SGD(
+        schedule,
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov,
+        global_clipnorm=recipe.clip_norm,
+        use_ema=recipe.ema is not None,
+        ema_momentum=recipe.ema if recipe.ema is not None else 0.99,
+        gradient_accumulation_steps=recipe.accumulate if recipe.accumulate > 1 else None,
+    )
+
+
+def compile_for(model: Any, recipe: Recipe, steps_per_epoch: int) -> TrainingModel:
+    """The same layers under a model that `fit` can train by `recipe`; the caller's own stays uncompiled.
+
+    Targets are (N, classes): one-hot, smoothed or mixed. For a network with auxiliary outputs, `output_targets` tells
+    how to give each of them its own.
+    """
+    trainer = TrainingModel(model.input, model.output, recipe=recipe, name=model.name)
+    names = output_names(model)
+    # Weighted: images that only fill up a batch count nothing.
+    metrics = [
+        keras.metrics.CategoricalAccuracy(name=ACCURACY),
+        keras.metrics.CategoricalCrossentropy(name=CROSS_ENTROPY, from_logits=True),
+    ]
+
+    def loss() -> Any:
+        return keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing)
+
+    trainer.compile(
+        make_optimizer(recipe, steps_per_epoch),
+        loss={name: loss() for name in names} if names else loss(),
+        loss_weights={name: 1.0 if name == "main" else recipe.auxiliary_weight for name in names} if names else None,
+        weighted_metrics={"main": metrics} if names else metrics,
+        jit_compile=compiles_fast(),
+    )
+    return trainer
+
+
+def output_names(model: Any) -> list[str]:
+    """Names of the outputs where there are auxiliary ones, 'main' first; none for a plain classifier.
+
+    Raises:
+        InputError: if the outputs are no classifier's.
+    """
+    outputs = model.output
+    if isinstance(outputs, dict) and "main" in outputs:
+        return list(outputs)
+    if isinstance(outputs, dict | list | tuple) or len(outputs.shape) != 2:
+        raise InputError(f"'{model.name}' is no classifier: logits (N, classes) are needed to train on labels.")
+    return []
+
+
+def compiles_fast() -> bool:
+    """Whether XLA pays: on accelerators; on a CPU TensorFlow's own kernels are two times faster (JAX has no others)."""
+    if keras.backend.backend() != "tensorflow":
+        return bool(keras.backend.backend() == "jax")
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("GPU"))

@@ -1,0 +1,86 @@
+"""A run as one picture: how it learned, what it mixes up, and where it is wrong."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from repvgg.files import atomic_output
+
+BLUE, GREY, RED = "#2a7f9e", "#999999", "#c8442f"
+MOST_NAMES = 30
+"""Classes up to which the confusion matrix names them."""
+
+
+def draw_training(
+    path: Path,
+    history: Sequence[Mapping[str, float]],
+    confusion: np.ndarray,
+    class_names: Sequence[str],
+    mistakes: Sequence[tuple[np.ndarray, str, str, float]],
+    accuracy: float,
+) -> None:
+    """Writes the PNG.
+
+    Args:
+        confusion: (classes, classes), images by true class (row) and predicted class (column).
+        mistakes: image (H, W, C) in [0, 1], true class, predicted class, probability of the prediction.
+        accuracy: of the best network on the validation images, 0 to 1.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 8 if mistakes else 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(f"{accuracy:.2%} of the validation images are right", fontsize=14)
+    parts: Any = figure.subfigures(2, 1, height_ratios=(1.35, 1)) if mistakes else [figure]
+    curves, losses, matrix = parts[0].subplots(1, 3, width_ratios=(1, 1, 1.15))
+    _curve(curves, history, "accuracy", "accuracy, %", 100)
+    _curve(losses, history, "cross_entropy", "cross entropy, nats", 1)
+    _confusion(matrix, confusion, class_names)
+    if mistakes:
+        _mistakes(parts[1], mistakes)
+    with atomic_output(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
+
+
+def _curve(axes: Any, history: Sequence[Mapping[str, float]], name: str, label: str, factor: float) -> None:
+    epochs = [row["epoch"] for row in history]
+    for prefix, legend, colour, width in (
+        ("", "training images, augmented", GREY, 1.2),
+        ("val_", "validation images", BLUE, 2),
+    ):
+        values = [factor * row[prefix + name] for row in history]
+        axes.plot(epochs, values, color=colour, label=legend, linewidth=width, marker="." if len(epochs) < 3 else None)
+    axes.set_xlabel("epoch")
+    axes.set_title(label, fontsize=10)
+    axes.legend(frameon=False, fontsize=8)
+    axes.grid(alpha=0.25)
+
+
+def _confusion(axes: Any, confusion: np.ndarray, names: Sequence[str]) -> None:
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set_title("true class (rows), predicted class (columns)", fontsize=10)
+    if len(names) > MOST_NAMES:
+        axes.set_xticks([])
+        axes.set_yticks([])
+        return
+    size = 8 if len(names) <= 12 else 5
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=size)
+    axes.set_yticks(range(len(names)), names, fontsize=size)
+    for row, column in np.ndindex(*confusion.shape):
+        if confusion[row, column] and len(names) <= 12:
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, str(confusion[row, column]), ha="center", va="center", color=colour, fontsize=8)
+
+
+def _mistakes(figure: Any, mistakes: Sequence[tuple[np.ndarray, str, str, float]]) -> None:
+    figure.suptitle("The most confident mistakes", fontsize=11)
+    for axes, (image, true, predicted, probability) in zip(
+        figure.subplots(1, len(mistakes), squeeze=False)[0], mistakes, strict=True
+    ):
+        axes.imshow(image if image.shape[-1] == 3 else image[..., 0], cmap="gray", vmin=0, vmax=1)
+        axes.set_title(f"{true}\ntaken for {predicted}\n{probability:.0%}", fontsize=8, color=RED)
+        axes.set_axis_off()

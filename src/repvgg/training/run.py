@@ -1,0 +1,360 @@
+"""From a folder of images to a trained network in both forms, proved, in a folder that tells how it came about."""
+
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+from rich.console import Console
+
+from repvgg.errors import InputError
+from repvgg.metadata import Preprocessing, get_metadata, set_metadata
+from repvgg.pipeline import Share, steps_per_epoch, training_batches
+from repvgg.saving import load_model, save_model
+from repvgg.training.callbacks import BestKeeper, RateLogger, StateKeeper
+from repvgg.training.checkpoint import Progress, load_state
+from repvgg.training.compiled import compile_for, output_names
+from repvgg.training.distribution import all_devices, this_share
+from repvgg.training.feeding import validation_batches, with_outputs
+from repvgg.training.finish import Outcome, finish
+from repvgg.training.inputs import Inputs, find_inputs
+from repvgg.training.progress import ProgressBar, progress_bar
+from repvgg.training.recipe import Recipe, get_recipe
+from repvgg.training.run_folder import BEST, CHECKPOINTS, LAST, TENSORBOARD, RunFolder, versions
+from repvgg.zoo import create_model
+
+SAVE_STEPS = 200
+"""Steps between checkpoints within an epoch."""
+
+EVALUATION_SHARE = 224 / 256
+"""Crop over resized side in evaluation: the paper's 224 of 256 pixels."""
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What came of a run.
+
+    Attributes:
+        model: the best network, in training form.
+        deployed: the same as a plain stack of convolutions; None in a process that writes nothing.
+        history: a row of figures for each epoch.
+        folder: where everything lies.
+        outcome: accuracy and agreement of both forms on the validation images; None in a process that writes nothing.
+    """
+
+    model: Any
+    deployed: Any
+    history: list[dict[str, float]]
+    folder: Path
+    outcome: Outcome | None
+
+
+def train(
+    data: str | Path,
+    model: Any = "RepVGG-A0",
+    *,
+    recipe: str | Recipe = "quick",
+    output: str | Path | None = None,
+    weights: str | Path | None = None,
+    seed: int = 0,
+    holdout: float = 0.2,
+    dtype: Any = None,
+    save_steps: int = SAVE_STEPS,
+    tensorboard: bool = True,
+    strict: bool = False,
+    resume: bool = False,
+    force: bool = False,
+    out: Console | None = None,
+    **changes: Any,
+) -> TrainingResult:
+    """Trains a classifier on a folder of images, converts the best model, and verifies it.
+
+    The run's folder holds the settings, the list of images, a row of figures for each epoch (CSV and TensorBoard), the
+    best and the last model, the deploy form, a picture, and checkpoints from which `resume` goes on: after a kill at
+    any moment, from the last step saved, and on one CPU bit for bit as if nothing had happened.
+
+    Args:
+        data: class folders, `train/` and `val/` with class folders in them, or what `repvgg shard` wrote.
+        model: a variant's name, or a classifier of one's own with an output for each class.
+        recipe: a key of `RECIPES`, or a `Recipe`.
+        output: the run's folder; `runs/<model>-<data>` if None.
+        weights: what to begin with: "imagenet" or a file, as for `repvgg.create_model`.
+        seed: of weights, order and augmentation.
+        holdout: share of the images to measure with, where `data` does not say.
+        dtype: Keras dtype policy, such as "mixed_bfloat16".
+        save_steps: steps between checkpoints within an epoch; there is one at the end of each epoch as well.
+        tensorboard: write logs for TensorBoard.
+        strict: fail at broken images instead of leaving them out.
+        resume: go on with the run in `output`, if there is one.
+        force: begin anew in a folder that has a run in it.
+        out: where to print; nowhere if None.
+        changes: single values of the recipe or its augmentation, such as `epochs=20` or `size=96`.
+
+    Raises:
+        InputError: for settings, images or a folder that do not fit.
+        OutputExistsError: if the folder is taken and neither `resume` nor `force` is set.
+        TrainingDivergedError: if the loss stops being a number; the last good state is kept.
+        InterruptedTrainingError: after Ctrl-C or SIGTERM, with the state saved.
+        CheckpointError: if a checkpoint cannot be written or read.
+        VerificationError: if the deploy form differs from the trained one.
+
+    Example:
+        >>> result = repvgg.train("flowers", "RepVGG-A0", epochs=40)
+        >>> result.outcome.top1, result.deployed
+    """
+    console = out or Console(quiet=True)
+    chosen = (get_recipe(recipe) if isinstance(recipe, str) else recipe).changed(**changes)
+    data = Path(data)
+    label = model if isinstance(model, str) else model.name
+    folder = RunFolder(Path(output) if output is not None else Path("runs") / f"{label}-{data.resolve().name}")
+    if save_steps < 1:
+        raise InputError(f"`save_steps` must be at least 1. Received: {save_steps}.")
+    share = this_share()
+    writes = share.index == 0
+    settings = _settings(data, model, chosen, weights, seed, holdout, dtype)
+    resumed = folder.begin(settings, resume=resume, force=force) if writes else resume and folder.started
+    if resume and not resumed:
+        console.print(f"Nothing to go on with in '{folder.path}'; a new run begins.", soft_wrap=True)
+    with _scan_bar(console) as scanning:
+        inputs = find_inputs(
+            data,
+            folder if writes else None,
+            holdout=holdout,
+            seed=seed,
+            strict=strict,
+            resumed=resumed,
+            scanning=scanning,
+        )
+    _tell_inputs(console, inputs)
+    if writes and not resumed:
+        folder.write_settings(settings, {"command": shlex.join(["repvgg", *sys.argv[1:]]), "versions": versions()})
+
+    keras.utils.set_random_seed(seed)
+    with all_devices() as devices:
+        crops, views = _preprocessing(model, chosen)
+        network = _network(model, inputs, crops, views, weights, dtype)
+        set_metadata(
+            network,
+            class_names=inputs.training.class_names,
+            preprocessing=views,
+            source=f"repvgg train: {data.resolve().name}, {chosen.epochs} epochs, seed {seed}",
+        )
+        console.print(
+            f"{label} at {chosen.size} px on {keras.backend.backend()}, {_devices(devices, share)}: {chosen.epochs} "
+            f"epochs of {steps_per_epoch(inputs.training, chosen.batch_size)} steps, batch {chosen.batch_size}, "
+            f"learning rate up to {chosen.peak_rate:.3g}. Everything goes to {folder.path}/",
+            soft_wrap=True,
+        )
+        progress = _fit(
+            network,
+            inputs,
+            chosen,
+            folder,
+            share,
+            crops=crops,
+            devices=devices,
+            seed=seed,
+            save_steps=save_steps,
+            tensorboard=tensorboard,
+            resumed=resumed,
+            console=console,
+        )
+    if not writes:
+        return TrainingResult(network, None, progress.history, folder.path, None)
+    # On one device again, wherever it was trained.
+    best = load_model(folder / BEST)
+    deployed, outcome = finish(best, inputs.validation, folder, progress, console)
+    return TrainingResult(best, deployed, progress.history, folder.path, outcome)
+
+
+def _fit(
+    network: Any,
+    inputs: Inputs,
+    recipe: Recipe,
+    folder: RunFolder,
+    share: Share,
+    *,
+    crops: Preprocessing,
+    devices: int,
+    seed: int,
+    save_steps: int,
+    tensorboard: bool,
+    resumed: bool,
+    console: Console,
+) -> Progress:
+    """Trains from wherever the run is to its end; gives where it is then."""
+    per_epoch = steps_per_epoch(inputs.training, recipe.batch_size)
+    total = per_epoch * recipe.epochs
+    trainer = compile_for(network, recipe, per_epoch)
+    trainer.optimizer.build(trainer.trainable_variables)
+    writes = share.index == 0
+
+    state = load_state(folder / CHECKPOINTS, console.print) if resumed else None
+    progress = state[1] if state is not None else Progress()
+    clock = [time.perf_counter()]
+
+    def on_epoch(row: dict[str, float]) -> None:
+        clock.append(time.perf_counter())
+        row["seconds"] = round(clock[-1] - clock[-2], 1)
+        if writes:
+            folder.write_history(progress.history)
+        best = " (best)" if progress.best_epoch == int(row["epoch"]) else ""
+        console.print(
+            f"epoch {int(row['epoch']):3d}  loss {row['loss']:.4f}  accuracy {row['accuracy']:.2%}  "
+            f"validation {row['val_accuracy']:.2%}  {row['seconds']:.0f} s{best}",
+        )
+
+    keeper = StateKeeper(
+        folder / CHECKPOINTS if writes else None,
+        progress,
+        steps_per_epoch=per_epoch,
+        save_steps=save_steps,
+        on_epoch=on_epoch,
+    )
+    if state is not None:
+        keeper.restore(trainer, state[0])
+        console.print(f"Going on from step {progress.step} of {total}.")
+    names = output_names(network)
+    validation = validation_batches(
+        inputs.validation,
+        get_metadata(network).preprocessing or crops,
+        names,
+        batch_size=recipe.batch_size,
+        share=share,
+        devices=devices,
+    )
+
+    def save_best() -> None:
+        if writes:
+            save_model(network, folder / BEST, force=True)
+
+    with progress_bar(console, "training") as bar, keeper.stopping_on_signals():
+        callbacks: list[Any] = [RateLogger(), BestKeeper(progress, per_epoch, save_best)]
+        if recipe.ema is not None:
+            callbacks.append(keras.callbacks.SwapEMAWeights())
+        callbacks.append(keeper)
+        if tensorboard and writes:
+            callbacks.append(_tensorboard(folder))
+        callbacks.append(ProgressBar(bar, steps=total, done=progress.step))
+        # A run that was stopped within an epoch first goes on to the end of that one.
+        for first, last in _legs(progress.step, per_epoch, total):
+            batches = training_batches(
+                inputs.training,
+                crops,
+                recipe.augmentation,
+                batch_size=recipe.batch_size,
+                seed=seed,
+                first_step=first,
+                last_step=last,
+                share=share,
+            )
+            trainer.fit(
+                with_outputs(batches, names),
+                initial_epoch=first // per_epoch,
+                epochs=-(-last // per_epoch),
+                steps_per_epoch=min(per_epoch, last - first),
+                validation_data=validation,
+                callbacks=callbacks,
+                verbose=0,
+                shuffle=False,
+            )
+    if recipe.ema is not None:
+        trainer.optimizer.finish_average(trainer.trainable_variables)
+    if writes:
+        save_model(network, folder / LAST, force=True)
+    return progress
+
+
+def _legs(step: int, per_epoch: int, total: int) -> Iterator[tuple[int, int]]:
+    within = step % per_epoch
+    if within:
+        end = step - within + per_epoch
+        yield step, end
+        step = end
+    if step < total:
+        yield step, total
+
+
+def _settings(
+    data: Path, model: Any, recipe: Recipe, weights: Any, seed: int, holdout: float, dtype: Any
+) -> dict[str, Any]:
+    """What decides the numbers of a run: a run that goes on must have the same."""
+    return {
+        "data": str(data),
+        "model": model if isinstance(model, str) else f"a model of one's own, {model.count_params():,} parameters",
+        "weights": str(weights) if weights is not None else None,
+        "seed": seed,
+        "holdout": holdout,
+        "dtype": str(keras.dtype_policies.get(dtype or keras.config.dtype_policy()).name),
+        "recipe": recipe.to_dict(),
+    }
+
+
+def _preprocessing(model: Any, recipe: Recipe) -> tuple[Preprocessing, Preprocessing]:
+    """Of training images, which are cropped at random, and of those the network is measured with."""
+    carried = None if isinstance(model, str) else get_metadata(model).preprocessing
+    colours = {"mean": carried.mean, "std": carried.std} if carried is not None else {}
+    side = recipe.test_size or recipe.size
+    # A larger test size is the whole image, as the official repository tests RepVGGplus.
+    resize = side if recipe.test_size is not None else round(side / EVALUATION_SHARE)
+    return Preprocessing(crop=recipe.size, resize=recipe.size, **colours), Preprocessing(
+        crop=side, resize=resize, **colours
+    )
+
+
+def _network(model: Any, inputs: Inputs, crops: Preprocessing, views: Preprocessing, weights: Any, dtype: Any) -> Any:
+    classes = len(inputs.training.class_names)
+    if isinstance(model, str):
+        # A size that is the same in training and in evaluation is fixed, which exports and kernels like.
+        side = crops.crop if crops.crop == views.crop else None
+        return create_model(model, classes, (side, side, crops.channels), weights=weights, dtype=dtype)
+    for name, value in (("weights", weights), ("dtype", dtype)):
+        if value is not None:
+            raise InputError(f"`{name}` is for a network that is made by its name; '{model.name}' has its own.")
+    outputs = model.output["main"] if output_names(model) else model.output
+    if outputs.shape[-1] != classes:
+        raise InputError(f"'{model.name}' has {outputs.shape[-1]} outputs, and the images are in {classes} classes.")
+    return model
+
+
+def _tensorboard(folder: RunFolder) -> Any:
+    return keras.callbacks.TensorBoard(str(folder / TENSORBOARD), write_graph=False, profile_batch=0)
+
+
+@contextmanager
+def _scan_bar(console: Console) -> Iterator[Callable[[int], Callable[[int], None]]]:
+    """A bar for looking through the images; gives what starts it once their number is known."""
+    with ExitStack() as stack:
+
+        def start(count: int) -> Callable[[int], None]:
+            bar = stack.enter_context(progress_bar(console, "looking through the images"))
+            task = bar.add_task("scan", total=count, state="")
+            return lambda files: bar.advance(task, files)
+
+        yield start
+
+
+def _tell_inputs(console: Console, inputs: Inputs) -> None:
+    names = inputs.training.class_names
+    console.print(
+        f"{len(inputs.training)} images to train on, {len(inputs.validation)} to measure with, {len(names)} classes: "
+        f"{', '.join(names[:8])}{' ...' if len(names) > 8 else ''}",
+        soft_wrap=True,
+    )
+    if inputs.broken:
+        console.print(f"{len(inputs.broken)} files are left out:", style="yellow")
+        for path, reason in inputs.broken[:20]:
+            console.print(f"  {path}: {reason}", soft_wrap=True, markup=False)
+        if len(inputs.broken) > 20:
+            console.print("  ... the rest is in data.json")
+
+
+def _devices(devices: int, share: Share) -> str:
+    if share.count > 1:
+        return f"process {share.index + 1} of {share.count}, {devices} devices in all"
+    return f"{devices} devices" if devices > 1 else "1 device"

@@ -1,0 +1,240 @@
+"""A whole run: what it leaves, and that nothing which happens to it is lost."""
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+import repvgg
+from helpers import assert_same_values, values_of
+from repvgg.errors import InputError, InterruptedTrainingError, OutputExistsError, TrainingDivergedError
+from repvgg.training.checkpoint import load_state, saved_steps
+from small_run import BATCH, CLASSES, EPOCHS, make_images, small_model, small_settings
+
+STEPS = EPOCHS * (36 // BATCH)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_images(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing interrupted, in a process of its own."""
+    output = tmp_path_factory.mktemp("runs") / "whole"
+    finish(data, output)
+    return output
+
+
+def start(data: Path, output: Path, *arguments: str) -> "subprocess.Popen[str]":
+    script = Path(__file__).parent / "small_run.py"
+    return subprocess.Popen(
+        [sys.executable, str(script), str(data), str(output), *arguments],
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(data: Path, output: Path, *arguments: str) -> str:
+    process = start(data, output, *arguments)
+    told, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors[-3000:]
+    return told
+
+
+def steps(process: "subprocess.Popen[str]") -> Iterator[int]:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("step "):
+            yield int(line.split()[1])
+
+
+def final_weights(output: Path) -> list[np.ndarray]:
+    return values_of(repvgg.load_model(output / "last.keras"))
+
+
+def test_what_a_run_leaves(data: Path, finished: Path) -> None:
+    names = {path.name for path in finished.iterdir()}
+    assert names == {
+        "run.json", "data.json", "history.csv", "README.md", "training.png",
+        "best.keras", "last.keras", "deploy.keras", "checkpoints",
+    }  # fmt: skip
+    rows = list(csv.DictReader((finished / "history.csv").open()))
+    assert [int(row["epoch"]) for row in rows] == list(range(1, EPOCHS + 1))
+    assert all(np.isfinite(float(value)) for row in rows for value in row.values())
+    settings = json.loads((finished / "run.json").read_text())
+    assert settings["settings"]["recipe"]["epochs"] == EPOCHS
+    assert settings["about"]["versions"]["backend"] == "tensorflow"
+    with Image.open(finished / "training.png") as picture:
+        assert picture.size[0] > 800
+    best, deployed = (repvgg.load_model(finished / name) for name in ("best.keras", "deploy.keras"))
+    metadata = repvgg.get_metadata(deployed)
+    assert metadata.class_names == CLASSES
+    assert metadata.preprocessing == repvgg.Preprocessing(crop=32, resize=37)
+    assert metadata.verification is not None
+    assert metadata.verification["validation"]["same_class"] == 12
+    assert repvgg.verify(best, deployed).passed
+
+
+def test_it_learns(finished: Path) -> None:
+    """The strongest colour of an image is its class, so a network that trains at all gets most of them."""
+    rows = list(csv.DictReader((finished / "history.csv").open()))
+    assert max(float(row["val_accuracy"]) for row in rows) >= 0.75
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_killed_anywhere_it_ends_bit_for_bit_the_same(seed: int, data: Path, finished: Path, tmp_path: Path) -> None:
+    """kill -9 a moment after a random step: while it computes, validates or writes a checkpoint."""
+    generator = random.Random(seed)
+    last, moment = generator.randrange(1, STEPS), generator.uniform(0, 0.15)
+    process = start(data, tmp_path / "run", "save_steps=2")
+    for step in steps(process):
+        if step == last:
+            break
+    time.sleep(moment)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+    told = finish(data, tmp_path / "run", "save_steps=2", "--resume")
+
+    # At most the two steps of an interval are done again.
+    assert f"step {last - 2}\n" not in told
+    assert told.endswith(f"step {STEPS}\n")
+    assert_same_values(final_weights(finished), final_weights(tmp_path / "run"))
+    first, second = (load_state(folder / "checkpoints", print) for folder in (finished, tmp_path / "run"))
+    assert first is not None
+    assert second is not None
+    assert first[0].keys() == second[0].keys()
+    for name, tensor in first[0].items():
+        np.testing.assert_array_equal(tensor, second[0][name], err_msg=name)
+    assert [without_time(row) for row in first[1].history] == [without_time(row) for row in second[1].history]
+
+
+def without_time(row: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in row.items() if name != "seconds"}
+
+
+def test_sigterm_saves_and_says_so(data: Path, tmp_path: Path) -> None:
+    process = start(data, tmp_path / "run", "save_steps=100")
+    for step in steps(process):
+        if step == 6:
+            process.send_signal(signal.SIGTERM)
+            break
+    _, errors = process.communicate(timeout=120)
+    assert "InterruptedTrainingError: Stopped at step" in errors
+    assert "--resume" in errors
+    (last,) = saved_steps(tmp_path / "run" / "checkpoints")[-1:]
+    assert last >= 6
+
+
+class Collected(Console):
+    def __init__(self) -> None:
+        super().__init__(record=True, quiet=False, file=open(os.devnull, "w"), width=200)  # noqa: PTH123, SIM115
+
+
+def interrupted_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Lets the run stop as Ctrl-C would, after the given step."""
+    from repvgg.training.callbacks import StateKeeper
+
+    original = StateKeeper.on_train_batch_end
+
+    def stop(self: Any, batch: int, logs: Any = None) -> None:
+        original(self, batch, logs)
+        if self.progress.step == step:
+            self.save()
+            raise InterruptedTrainingError(step, 2)
+
+    monkeypatch.setattr(StateKeeper, "on_train_batch_end", stop)
+    return lambda: monkeypatch.setattr(StateKeeper, "on_train_batch_end", original)
+
+
+def test_a_damaged_checkpoint_costs_one_interval(
+    data: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = interrupted_at(7, monkeypatch)
+    with pytest.raises(InterruptedTrainingError):
+        repvgg.train(data, small_model(), output=tmp_path / "run", **small_settings())
+    go_on()
+    newest = max((tmp_path / "run" / "checkpoints").iterdir())
+    newest.write_bytes(newest.read_bytes()[:1000])
+    out = Collected()
+
+    repvgg.train(data, small_model(), output=tmp_path / "run", resume=True, out=out, **small_settings())
+
+    text = out.export_text()
+    assert f"'{newest}' is damaged" in text
+    assert "Going on from step 6 of 16" in text
+    assert_same_values(final_weights(finished), final_weights(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("changes", [{"ema": 0.9}, {"accumulate": 2, "clip_norm": 1.0}, {"mixup": 0.4, "cutmix": 1.0}])
+def test_other_recipes_go_on_bit_for_bit(
+    changes: dict[str, float], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = small_settings(epochs=2, **changes)
+    settings["recipe"] = settings["recipe"].changed(epochs=2, **changes)
+    for name in ("epochs", *changes):
+        settings.pop(name)
+    whole = repvgg.train(data, small_model(), output=tmp_path / "whole", **settings)
+    go_on = interrupted_at(3, monkeypatch)
+    with pytest.raises(InterruptedTrainingError):
+        repvgg.train(data, small_model(), output=tmp_path / "run", **settings)
+    go_on()
+    resumed = repvgg.train(data, small_model(), output=tmp_path / "run", resume=True, **settings)
+    assert_same_values(final_weights(tmp_path / "whole"), final_weights(tmp_path / "run"))
+    assert_same_values(values_of(whole.model), values_of(resumed.model))
+
+
+def test_divergence_stops_with_advice_and_keeps_the_last_good_state(data: Path, tmp_path: Path) -> None:
+    settings = small_settings()
+    settings["recipe"] = settings["recipe"].changed(learning_rate=1e30, warmup_epochs=0)
+    with pytest.raises(TrainingDivergedError, match=r"Training diverged: at step \d+ .*--learning-rate.*--clip-norm"):
+        repvgg.train(data, small_model(), output=tmp_path / "run", **settings)
+    state = load_state(tmp_path / "run" / "checkpoints", print)
+    if state is not None:
+        assert all(np.isfinite(array).all() for array in state[0].values() if array.dtype.kind == "f")
+
+
+def test_refusals(data: Path, finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(OutputExistsError, match=r"--resume goes on with it, --force begins anew"):
+        repvgg.train(data, small_model(), output=finished, **small_settings())
+    other = small_settings()
+    other["recipe"] = other["recipe"].changed(momentum=0.8)
+    with pytest.raises(InputError, match=r"begun with other settings: recipe was"):
+        repvgg.train(data, small_model(), output=finished, resume=True, **other)
+    with pytest.raises(InputError, match="has 4 outputs, and the images are in 3 classes"):
+        wrong = repvgg.RepVGG([1, 1, 1, 1], [0.125] * 4, num_classes=4, input_shape=(32, 32, 3))
+        repvgg.train(data, wrong, output=tmp_path / "run", **small_settings())
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    with pytest.raises(OutputExistsError):
+        repvgg.train(data, small_model(), output=tmp_path / "mine", **small_settings())
+    assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
+
+
+def test_images_that_changed_end_the_run_before_it_goes_on(data: Path, tmp_path: Path) -> None:
+    import shutil
+
+    own = shutil.copytree(data, tmp_path / "data")
+    settings = small_settings()
+    settings["recipe"] = settings["recipe"].changed(epochs=1)
+    repvgg.train(own, small_model(), output=tmp_path / "run", **settings)
+    (own / "train" / "red" / "0.jpg").unlink()
+    with pytest.raises(InputError, match="The images have changed since the run"):
+        repvgg.train(own, small_model(), output=tmp_path / "run", resume=True, **settings)
