@@ -19,6 +19,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM")
 """What is read, by content. Pillow knows others, and runs another program for some of them."""
 
 MAX_RATIO = 100
+MAX_PLAIN_BYTES = 2**28
 
 ORIENTATION = 0x0112
 TURNS = {
@@ -78,7 +79,7 @@ def check_image(path: Path) -> bool:
             # An eighth of the size still reads the file to its end, and is twice as quick.
             image.draft(image.mode, (1, 1))
             image.load()
-            return not turned and is_plain_jpeg(path)
+            return not turned and path.stat().st_size <= MAX_PLAIN_BYTES and is_plain_jpeg(path.read_bytes())
         _upright(image, 3)
         return False
 
@@ -113,7 +114,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise
     except Exception as error:
         # Pillow's readers raise whatever a damaged file makes them stumble over: a dozen kinds of exceptions.
-        reason = str(error).replace(f" '{path}'", "") or type(error).__name__
+        reason = str(error).replace(f" '{path}'", "").rstrip(". ") or type(error).__name__
         raise ImageError(
             f"'{path}' cannot be read as an image: {reason}. Is it damaged, or another kind of file?"
         ) from error

@@ -1,6 +1,7 @@
 """Reads every image once before a training begins, so that none of them can end it."""
 
 import os
+import warnings
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -110,7 +111,9 @@ def scan(
     """
     plain: list[bool] = []
     broken: list[BrokenImage] = []
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool, warnings.catch_warnings():
+        # Pillow warns of a damaged EXIF record and the like; the image is as good without.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
         for start in range(0, len(images), CHUNK):
             for offset, found in enumerate(pool.map(_examine, images.paths[start : start + CHUNK])):
                 if isinstance(found, bool):
