@@ -1,0 +1,116 @@
+"""Where the scale of a layer's channels can be moved into the layers behind it without changing the function.
+
+ReLU is positively homogeneous: relu(x / s) * s = relu(x) for s > 0. So an output channel may be divided by s where
+everything that reads it multiplies by s again. Padding with zeros, pooling and channel attention's multiplication pass
+a scale on; a convolution or a dense layer takes it up in its weights; anything else, such as a sum of two branches,
+another activation or the network's own output, forbids it.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from repvgg.quantization.steps import Step, Steps, assign, bias_of, kernel_of
+
+_PASSING = (
+    keras.layers.ZeroPadding2D,
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.AveragePooling2D,
+    keras.layers.MaxPooling2D,
+    keras.layers.Dropout,
+)
+_HOMOGENEOUS = ("relu", "linear")
+
+
+@dataclass(frozen=True)
+class Link:
+    """A layer, and those that take up what its output channels are divided by."""
+
+    producer: Step
+    absorbers: tuple[Step, ...]
+
+
+def find_links(steps: Steps) -> list[Link]:
+    """All links of a network, in the order of their producers. Layers that are called twice are in none."""
+    consumers = steps.consumers()
+    calls = Counter(id(step.layer) for step in steps.steps)
+    found = []
+    for step in steps.weighted:
+        absorbers = _absorbers(step, consumers, steps.outputs) if _scalable(step) else None
+        if absorbers and all(calls[id(one.layer)] == 1 for one in (step, *absorbers)):
+            found.append(Link(step, tuple(absorbers)))
+    return found
+
+
+def rescale(link: Link, scales: np.ndarray) -> None:
+    """Divides the producer's output channels by `scales` (C,), all above 0, and multiplies in its absorbers."""
+    producer = link.producer.layer
+    assign(producer.kernel, kernel_of(producer) / scales)
+    if producer.use_bias:
+        assign(producer.bias, bias_of(producer) / scales)
+    for absorber in link.absorbers:
+        assign(absorber.layer.kernel, kernel_of(absorber.layer) * by_input(absorber, scales))
+
+
+def input_ranges(step: Step, kernel: np.ndarray | None = None) -> np.ndarray:
+    """The largest weight, without its sign, by which each input channel (C,) is read; in `kernel`, or the layer's."""
+    kernel = np.abs(kernel_of(step.layer) if kernel is None else kernel)
+    if kernel.ndim == 2:
+        largest: np.ndarray = kernel.max(axis=1)
+        return largest
+    groups = step.layer.groups
+    # (k, k, C / groups, filters): group g of the filters reads group g of the channels.
+    by_group = kernel.reshape(*kernel.shape[:3], groups, -1).max(axis=(0, 1, 4))
+    ranges: np.ndarray = by_group.T.reshape(-1)
+    return ranges
+
+
+def output_ranges(step: Step) -> np.ndarray:
+    """The largest weight, without its sign, of each output channel (C,)."""
+    kernel = np.abs(kernel_of(step.layer))
+    largest: np.ndarray = kernel.reshape(-1, kernel.shape[-1]).max(axis=0)
+    return largest
+
+
+def by_input(step: Step, scales: np.ndarray) -> np.ndarray:
+    """Values of the input channels (C,) in a shape that goes with the layer's kernel."""
+    if isinstance(step.layer, keras.layers.Dense):
+        return scales[:, None]
+    groups, filters = step.layer.groups, step.layer.filters
+    return np.repeat(scales.reshape(groups, -1).T, filters // groups, axis=1)[None, None]
+
+
+def _scalable(step: Step) -> bool:
+    last = getattr(step.layer, "data_format", "channels_last") == "channels_last"
+    return last and keras.activations.serialize(step.layer.activation) in _HOMOGENEOUS
+
+
+def _absorbers(producer: Step, consumers: dict[str, list[Step]], outputs: tuple[str, ...]) -> list[Step] | None:
+    """The layers that take up the producer's scale; None where something forbids it, or nobody reads it."""
+    scaled, absorbers = [producer.name], []
+    for name in scaled:
+        if name in outputs:
+            return None
+        for reader in consumers.get(name, ()):
+            if reader.weighted:
+                absorbers.append(reader)
+            elif reader.name not in scaled and _passes_scale_on(reader):
+                scaled.append(reader.name)
+            else:
+                # Also a product that is reached twice: it would carry the square of the scale.
+                return None
+    channels = len(output_ranges(producer))
+    if not absorbers or any(len(input_ranges(one)) != channels for one in absorbers):
+        return None
+    return absorbers
+
+
+def _passes_scale_on(step: Step) -> bool:
+    layer = step.layer
+    if type(layer) is keras.layers.ReLU:
+        return layer.max_value is None and not layer.threshold
+    if type(layer) is keras.layers.Activation:
+        return keras.activations.serialize(layer.activation) in _HOMOGENEOUS
+    return type(layer) in _PASSING or type(layer) is keras.layers.Multiply

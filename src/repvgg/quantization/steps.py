@@ -1,0 +1,158 @@
+"""A deployed network as a list of steps that can be run one by one, nested models opened."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from repvgg.errors import InputError
+from repvgg.functional_graph import FunctionalGraph, TensorKey
+from repvgg.metadata import get_metadata, set_metadata
+from repvgg.runners.keras import to_numpy
+
+Tensor = Any
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call of one layer: from tensors by name to a tensor that has the step's own name.
+
+    The name is the layer's, after those of the models around it, as in the ONNX graph of the same network.
+    """
+
+    name: str
+    layer: Any
+    inputs: tuple[str, ...]
+
+    @property
+    def weighted(self) -> bool:
+        """Whether this is a convolution or a dense layer: what INT8 is about."""
+        return type(self.layer) in (keras.layers.Conv2D, keras.layers.Dense)
+
+
+class Steps:
+    """All steps in an order in which they can be computed.
+
+    Attributes:
+        input: the name of the images.
+        steps: the calls, in order.
+        outputs: names of the tensors that are the network's outputs.
+    """
+
+    def __init__(self, model: Any) -> None:
+        graph = FunctionalGraph(model)
+        if len(graph.inputs) != 1:
+            raise InputError(f"INT8 is for networks with one input of images; '{model.name}' has {len(graph.inputs)}.")
+        self.input = "images"
+        self.steps: list[Step] = []
+        self.outputs = tuple(self._open(graph, [self.input], prefix="").values())
+
+    def _open(self, graph: FunctionalGraph, inputs: list[str], prefix: str) -> dict[str, str]:
+        names: dict[TensorKey, str] = dict(zip(graph.inputs, inputs, strict=True))
+        for call in graph.calls:
+            label = prefix + call.output[0] + (f":{call.output[1]}" if call.output[1] else "")
+            given = [names[key] for key in call.inputs]
+            if isinstance(call.layer, keras.Model):
+                (names[call.output],) = self._open(FunctionalGraph(call.layer), given, prefix=f"{label}/").values()
+            else:
+                self.steps.append(Step(label, call.layer, tuple(given)))
+                names[call.output] = label
+        return {label: names[key] for label, key in graph.outputs.items()}
+
+    @property
+    def weighted(self) -> list[Step]:
+        """The convolutions and dense layers, in order."""
+        return [step for step in self.steps if step.weighted]
+
+    def consumers(self) -> dict[str, list[Step]]:
+        """Who reads each tensor."""
+        found: dict[str, list[Step]] = {}
+        for step in self.steps:
+            for name in step.inputs:
+                found.setdefault(name, []).append(step)
+        return found
+
+    def run(
+        self,
+        images: Any,
+        call: "Callable[[Step, list[Tensor]], Tensor] | None" = None,
+        start: Mapping[str, Tensor] | None = None,
+    ) -> Iterator[tuple[Step, Tensor]]:
+        """Computes step after step; a tensor is forgotten as soon as nobody needs it any more.
+
+        Args:
+            call: what to compute instead of `apply`.
+            start: tensors that are known already; steps that make them, or that they alone depend on, are skipped.
+        """
+        call = call or apply
+        left = {name: len(steps) for name, steps in self.consumers().items()}
+        needed = self._needed(set(start or ()))
+        tensors: dict[str, Tensor] = {self.input: keras.ops.convert_to_tensor(images), **(start or {})}
+        for step in self.steps:
+            if step.name in needed:
+                tensors[step.name] = call(step, [tensors[name] for name in step.inputs])
+                yield step, tensors[step.name]
+            for name in step.inputs:
+                left[name] -= 1
+                if not left[name]:
+                    tensors.pop(name, None)
+
+    def _needed(self, known: set[str]) -> set[str]:
+        needed = {name for name in self.outputs if name not in known}
+        for step in reversed(self.steps):
+            if step.name in needed:
+                needed.update(name for name in step.inputs if name not in known)
+        return needed
+
+
+def apply(step: Step, inputs: list[Tensor]) -> Tensor:
+    """What the layer itself computes, in inference mode."""
+    return step.layer(inputs[0] if len(inputs) == 1 else inputs)
+
+
+def linear_part(step: Step, inputs: list[Tensor]) -> Tensor:
+    """The layer's output before its activation; for a convolution or a dense layer."""
+    activation = step.layer.activation
+    step.layer.activation = keras.activations.linear
+    try:
+        return apply(step, inputs)
+    finally:
+        step.layer.activation = activation
+
+
+def batches(images: np.ndarray, size: int = 32) -> Iterator[np.ndarray]:
+    """The images in parts that fit into memory with everything a network makes of them."""
+    for start in range(0, len(images), size):
+        yield images[start : start + size]
+
+
+def spread(images: np.ndarray, count: int) -> np.ndarray:
+    """At most `count` of the images, evenly spread over all of them."""
+    if len(images) <= count:
+        return images
+    return images[np.linspace(0, len(images) - 1, count).round().astype(int)]
+
+
+def copied(model: Any) -> Any:
+    """A model of its own with the same layers, weights and metadata."""
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    set_metadata(copy, get_metadata(model))
+    return copy
+
+
+def kernel_of(layer: Any) -> np.ndarray:
+    """Its kernel in float64; output channels on the last axis."""
+    return to_numpy(layer.kernel).astype(np.float64)
+
+
+def bias_of(layer: Any) -> np.ndarray:
+    """Its bias in float64; zeros where it has none."""
+    return to_numpy(layer.bias).astype(np.float64) if layer.use_bias else np.zeros(layer.kernel.shape[-1])
+
+
+def assign(variable: Any, array: np.ndarray) -> None:
+    """Stores `array` in the variable's own precision."""
+    variable.assign(keras.ops.convert_to_tensor(array, dtype=variable.dtype))
