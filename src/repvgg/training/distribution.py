@@ -77,6 +77,28 @@ def all_devices() -> Iterator[int]:
         yield 1
 
 
+def placed(model: Any) -> Any:
+    """`model` on all devices, called within `all_devices`: a copy if it was made outside and there are several of them.
+
+    Variables stay where they were made.
+    """
+    import keras
+
+    if keras.distribution.distribution() is None and not _in_strategy(keras):
+        return model
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def _in_strategy(keras: Any) -> bool:
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return bool(tf.distribute.has_strategy())
+
+
 def _jax_devices(keras: Any) -> Iterator[int]:
     import jax
 

@@ -19,7 +19,7 @@ from repvgg.saving import load_model, save_model
 from repvgg.training.callbacks import BestKeeper, RateLogger, StateKeeper
 from repvgg.training.checkpoint import Progress, load_state
 from repvgg.training.compiled import compile_for, output_names
-from repvgg.training.distribution import all_devices, this_share
+from repvgg.training.distribution import all_devices, placed, this_share
 from repvgg.training.feeding import validation_batches, with_outputs
 from repvgg.training.finish import Outcome, finish
 from repvgg.training.inputs import Inputs, find_inputs
@@ -191,7 +191,6 @@ def _fit(
     per_epoch = steps_per_epoch(inputs.training, recipe.batch_size)
     total = per_epoch * recipe.epochs
     trainer = compile_for(network, recipe, per_epoch)
-    trainer.optimizer.build(trainer.trainable_variables)
     writes = share.index == 0
 
     state = load_state(folder / CHECKPOINTS, console.print) if resumed else None
@@ -319,7 +318,7 @@ def _network(model: Any, inputs: Inputs, crops: Preprocessing, views: Preprocess
     outputs = model.output["main"] if output_names(model) else model.output
     if outputs.shape[-1] != classes:
         raise InputError(f"'{model.name}' has {outputs.shape[-1]} outputs, and the images are in {classes} classes.")
-    return model
+    return placed(model)
 
 
 def _tensorboard(folder: RunFolder) -> Any:
