@@ -60,6 +60,15 @@ def numpy_squeeze_excite(attention: Any, images: Array) -> Array:
     return result
 
 
+def numpy_activation(block: Any, outputs: Array) -> Array:
+    """ReLU, and channel attention on its side of it."""
+    position = block.squeeze_excite.position if block.squeeze_excite else None
+    if position == "before_activation":
+        outputs = numpy_squeeze_excite(block.attention, outputs)
+    outputs = np.maximum(outputs, 0)
+    return numpy_squeeze_excite(block.attention, outputs) if position == "after_activation" else outputs
+
+
 def numpy_repvgg_block(block: Any, images: Array) -> Array:
     """The block of the paper, branch by branch, in float64."""
     images = images.astype("float64")
@@ -69,44 +78,57 @@ def numpy_repvgg_block(block: Any, images: Array) -> Array:
     ) + numpy_norm(block.conv1x1.norm, convolve(images, point, block.strides, block.groups))
     if block.identity is not None:
         outputs = outputs + numpy_norm(block.identity, images)
-    position = block.squeeze_excite.position if block.squeeze_excite else None
-    if position == "before_activation":
-        outputs = numpy_squeeze_excite(block.attention, outputs)
-    outputs = np.maximum(outputs, 0)
-    return numpy_squeeze_excite(block.attention, outputs) if position == "after_activation" else outputs
+    return numpy_activation(block, outputs)
 
 
-REFERENCES = {"RepVGGBlock": numpy_repvgg_block}
+def numpy_qarepvgg_block(block: Any, images: Array) -> Array:
+    """QARepVGG's, in float64: only the 3x3 branch is normalized, and then the sum."""
+    images = images.astype("float64")
+    dense, point = (to_numpy(branch.kernel).astype("float64") for branch in (block.conv3x3, block.conv1x1))
+    outputs = convolve(images, dense, block.strides, block.groups, block.dilation_rate)
+    outputs = numpy_norm(block.conv3x3.norm, outputs) + convolve(images, point, block.strides, block.groups)
+    if block.strides == 1 and images.shape[-1] == block.filters:
+        outputs = outputs + images
+    return numpy_activation(block, numpy_norm(block.norm, outputs))
+
+
+REFERENCES = {"RepVGGBlock": numpy_repvgg_block, "QARepVGGBlock": numpy_qarepvgg_block}
 """A new kind of block needs a line here: its formula, written once more without Keras."""
+
+
+SHAPES = [
+    *((strides, groups, channels, "none") for strides in (1, 2, 3) for groups in (1, 2, 4) for channels in (8, 4)),
+    # Attention sees nothing but the sum, so what went into it need not be varied once more.
+    *((strides, 2, 8, position) for strides in (1, 2) for position in ("before", "after")),
+    *((1, 1, 4, position) for position in ("before", "after")),
+]
 
 
 @pytest.mark.backends
 @every_dtype
-@pytest.mark.parametrize("size", [8, 9], ids=["even", "odd"])
-@pytest.mark.parametrize("squeeze_excite", SQUEEZE_EXCITE.values(), ids=SQUEEZE_EXCITE)
-@pytest.mark.parametrize("channels", [8, 4], ids=["same_width", "wider"])
-@pytest.mark.parametrize("groups", [1, 2, 4])
-@pytest.mark.parametrize("strides", [1, 2, 3])
+@pytest.mark.parametrize(("strides", "groups", "channels", "attention"), SHAPES)
 @every_kind
 def test_both_forms_give_the_same(
-    kind: str, strides: int, groups: int, channels: int, squeeze_excite: Any, size: int, dtype: str
+    kind: str, strides: int, groups: int, channels: int, attention: str, dtype: str
 ) -> None:
-    block = make_block(kind, 8, strides, groups, channels=channels, squeeze_excite=squeeze_excite, dtype=dtype)
-    images = random_images((2, size, size + 2, channels), dtype=dtype)
-    expected = infer(block, images)
-    assert expected.shape == (2, -(-size // strides), -(-(size + 2) // strides), 8)
-    assert expected.dtype == dtype
-    assert relative_error(REFERENCES[kind](block, images), expected) < TOLERANCES[dtype]
+    block = make_block(
+        kind, 8, strides, groups, channels=channels, squeeze_excite=SQUEEZE_EXCITE[attention], dtype=dtype
+    )
+    even, odd = (random_images((2, size, size + 2, channels), dtype=dtype) for size in (8, 9))
+    expected = [infer(block, images) for images in (even, odd)]
+    for images, outputs in zip((even, odd), expected, strict=True):
+        assert outputs.shape == (2, -(-images.shape[1] // strides), -(-images.shape[2] // strides), 8)
+        assert outputs.dtype == dtype
+        assert relative_error(REFERENCES[kind](block, images), outputs) < TOLERANCES[dtype]
 
     stock = SinglePath.of_block(block)
-    tensor = keras.ops.convert_to_tensor(images)
-    stock(tensor)
+    stock(keras.ops.convert_to_tensor(even))
     stock.copy_weights(block)
     assert all(type(layer).__module__.startswith("keras.") for layer in stock.layers.values())
-    assert relative_error(expected, detached(stock(tensor))) < TOLERANCES[dtype]
-
     block.switch_to_deploy()
-    assert relative_error(expected, infer(block, images)) < TOLERANCES[dtype]
+    for images, outputs in zip((even, odd), expected, strict=True):
+        assert relative_error(outputs, detached(stock(keras.ops.convert_to_tensor(images)))) < TOLERANCES[dtype]
+        assert relative_error(outputs, infer(block, images)) < TOLERANCES[dtype]
 
 
 @pytest.mark.backends

@@ -21,14 +21,18 @@ from helpers import (
     trained_like,
     values_of,
 )
-from repvgg import fold
+from repvgg import fold, self_check
 from repvgg.architecture import SqueezeExcite
 from repvgg.backbone import RepVGGBackbone
-from repvgg.blocks import AuxiliaryClassifier, ReparameterizableBlock, RepVGGBlock
+from repvgg.blocks import AuxiliaryClassifier, ReparameterizableBlock, RepVGGBlock, branches
 from repvgg.conversion import reparameterize
+from repvgg.cost import count_cost
 from repvgg.errors import ConversionError, VerificationError
 from repvgg.layers import all_layers
 from repvgg.metadata import get_metadata, set_metadata
+from repvgg.model import RepVGG
+from repvgg.recover import recover
+from repvgg.runners.keras import named_outputs
 from repvgg.variants import VARIANTS
 from repvgg.zoo import create_model
 
@@ -69,34 +73,73 @@ def assert_converts(model: Any, images: Any, tolerance: float = 1e-5) -> Any:
 # The named networks
 
 
-def check_variant(name: str, dtype: str) -> None:
-    """Full width and depth, random statistics, an even and an odd size at every stride."""
-    model = trained_like(create_model(name, dtype=dtype))
-    deployed = reparameterize(model)
+THIN = [name for name, row in VARIANTS.items() if row.architecture.block != "RepVGGBlock"]
+THIN = [name for name in THIN if name not in ("QARepVGG-A0", "QARepVGG-B0")]
+"""Every RepVGG is converted at full width, and of the others one for each depth; these at an eighth of their width."""
+
+
+def check_converted(model: Any, dtype: str) -> None:
+    """An even and an odd size at every stride, relative to the largest logit.
+
+    64 pixels are what `reparameterize` runs both forms on; see `test_the_check_runs_on_64_pixels`.
+    """
+    deployed = reparameterize(model, rtol=TOLERANCES[dtype])
     assert_stock(deployed)
-    assert deployed.count_params() == VARIANTS[name].cost().deploy_parameters
-    for size in (64, 75):
-        images = random_images((2, size, size, 3), dtype=dtype)
-        expected, found = infer(model, images), infer(deployed, images)
-        expected = expected["main"] if isinstance(expected, dict) else expected
-        assert expected.dtype == found.dtype == dtype
-        # Two images still differ at the end; where they do not, the comparison says nothing about the first blocks.
-        assert expected.std(axis=0).max() > 0.001 * np.abs(expected).max()
-        assert relative_error(expected, found) <= TOLERANCES[dtype]
+    images = random_images((2, 75, 75, 3), dtype=dtype)
+    expected, found = infer(model, images), infer(deployed, images)
+    expected = expected["main"] if isinstance(expected, dict) else expected
+    assert expected.dtype == found.dtype == dtype
+    # Two images still differ at the end; where they do not, the comparison says nothing about the first blocks.
+    assert expected.std(axis=0).max() > 0.001 * np.abs(expected).max()
+    assert relative_error(expected, found) <= TOLERANCES[dtype]
+    recovered = recover(deployed)
+    cost = count_cost(recovered.architecture, recovered.num_classes, (224, 224))
+    assert deployed.count_params() == cost.deploy_parameters
+
+
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name not in THIN])
+def test_every_variant(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Full width and depth, random statistics."""
+    narrow = trained_like(create_model(name))
+    assert narrow.count_params() > VARIANTS[name].cost().train_parameters
+    check_converted(narrow, "float32")
+    # Random numbers that are overwritten at once take a fifth of the time.
+    monkeypatch.setattr(branches, "torch_initializer", keras.initializers.Zeros)
+    wide = create_model(name, dtype="float64")
+    wide.set_weights(narrow.get_weights())
+    check_converted(wide, "float64")
     keras.backend.clear_session()
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)
-@pytest.mark.parametrize("name", VARIANTS)
-def test_every_variant(name: str, dtype: str) -> None:
-    check_variant(name, dtype)
+@pytest.mark.parametrize("name", THIN)
+def test_variants_of_other_blocks(name: str, dtype: str) -> None:
+    architecture = VARIANTS[name].architecture
+    widths = [factor / 8 for factor in architecture.width_multiplier]
+    blocks = architecture.num_blocks, widths, architecture.groups
+    model = RepVGG(*blocks, block=architecture.block, dtype=dtype, squeeze_excite=architecture.squeeze_excite)
+    check_converted(trained_like(model), dtype)
 
 
 @pytest.mark.backends
 @pytest.mark.skipif(BACKEND == "tensorflow", reason="all variants were converted above")
-@pytest.mark.parametrize("name", ["RepVGG-A0", "RepVGG-B1g4", "RepVGGplus-L2pse"])
+@pytest.mark.parametrize("name", ["RepVGG-A0", "RepVGG-B1g4", "RepVGGplus-L2pse", "QARepVGG-A0"])
 def test_some_variants_on_other_backends(name: str) -> None:
-    check_variant(name, "float32")
+    check_converted(trained_like(create_model(name)), "float32")
+
+
+def test_the_check_runs_on_64_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of them, in both forms, where sides may vary."""
+    seen: list[tuple[int, ...]] = []
+
+    def spy(outputs: Any, seen_names: set[str]) -> Any:
+        seen.append(tuple(outputs.shape))
+        return named_outputs(outputs, seen_names)
+
+    monkeypatch.setattr(self_check, "named_outputs", spy)
+    images = keras.Input((None, None, 3))
+    reparameterize(keras.Model(images, RepVGGBlock(4)(images)))
+    assert seen == [(2, 64, 64, 4)] * 2
 
 
 # Networks of other people's making
@@ -192,20 +235,15 @@ def images_of(shape: Any) -> Any:
 
 @pytest.mark.backends
 @every_foreign
-def test_networks_of_other_peoples_making(make: Callable[[], Any], shape: Any) -> None:
+def test_networks_of_other_peoples_making(tmp_path: Path, make: Callable[[], Any], shape: Any) -> None:
+    """They convert, and are saved and loaded in both forms."""
     model = make()
-    deployed = assert_converts(model, images_of(shape))
+    images = images_of(shape)
+    deployed = assert_converts(model, images)
     assert_stock(deployed)
     assert deployed.name == model.name
     assert [tensor.shape for tensor in deployed.inputs] == [tensor.shape for tensor in model.inputs]
-
-
-@pytest.mark.backends
-@every_foreign
-def test_they_are_saved_and_loaded_in_both_forms(tmp_path: Path, make: Callable[[], Any], shape: Any) -> None:
-    model = trained_like(make())
-    images = images_of(shape)
-    for form, name in ((model, "training.keras"), (reparameterize(model), "deploy.keras")):
+    for form, name in ((model, "training.keras"), (deployed, "deploy.keras")):
         form.save(tmp_path / name)
         loaded = keras.saving.load_model(tmp_path / name)
         keras.tree.map_structure(np.testing.assert_array_equal, infer(form, images), infer(loaded, images))

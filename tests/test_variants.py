@@ -52,7 +52,10 @@ def _in_units_of(figure: str, count: float) -> str:
 
 
 def test_the_table_is_complete_and_in_order() -> None:
-    assert list_variants() == [row.name for row in PUBLISHED]
+    names = list_variants()
+    assert names[: len(PUBLISHED)] == [row.name for row in PUBLISHED]
+    # Those come last; test_qarepvgg.py is about them.
+    assert all(name.startswith("QARepVGG-") for name in names[len(PUBLISHED) :])
 
 
 @every_row

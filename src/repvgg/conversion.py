@@ -40,7 +40,7 @@ def reparameterize(model: Any, *, rtol: float | None = None) -> Any:
     """
     _require_convertible(model)
     converter = _Converter()
-    plain = _without_auxiliary_outputs(model)
+    plain = without_auxiliary_outputs(model)
     deployed = converter.convert_model(plain)
     converter.copy_weights()
     check_conversion(plain, deployed, converter.single_paths(), rtol)
@@ -95,7 +95,7 @@ def _require_convertible(model: Any) -> None:
         raise ConversionError(f"'{model.name}' has no weights yet. Give it an Input layer, or call it on a batch.")
 
 
-def _without_auxiliary_outputs(model: Any) -> Any:
+def without_auxiliary_outputs(model: Any) -> Any:
     """`model` as a plain functional model over the same layers, neither compiled nor with training-only outputs."""
     if isinstance(model, keras.Sequential):
         return _plain(model)

@@ -6,11 +6,20 @@ convolution of stride 1 as F(2x2, 3x3), which needs 16 multiplications where the
 section 2.4).
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from repvgg.architecture import Architecture, BlockSpec
+from repvgg.errors import UnknownNameError
 
 WINOGRAD_SHARE = 4 / 9
+
+NORMALIZATIONS: Mapping[str, Callable[[BlockSpec], int]] = {
+    "RepVGGBlock": lambda spec: 3 if spec.has_identity else 2,
+    # One after the 3x3 convolution, one after the sum.
+    "QARepVGGBlock": lambda _: 2,
+}
+"""Batch normalizations in the training form, by kind of block. Convolutions are the same for all kinds."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +59,7 @@ def _squeeze_excite_weights(spec: BlockSpec) -> int:
     return 2 * spec.filters * spec.squeeze_excite.hidden(spec.filters)
 
 
-def _block_cost(spec: BlockSpec, size: tuple[int, int], receptive_field: int) -> BlockCost:
+def _block_cost(spec: BlockSpec, kind: str, size: tuple[int, int], receptive_field: int) -> BlockCost:
     dense = 9 * spec.in_channels // spec.groups * spec.filters
     point = spec.in_channels // spec.groups * spec.filters
     attention = _squeeze_excite_weights(spec)
@@ -58,7 +67,7 @@ def _block_cost(spec: BlockSpec, size: tuple[int, int], receptive_field: int) ->
         attention + spec.filters + spec.squeeze_excite.hidden(spec.filters) if spec.squeeze_excite else 0
     )
     pixels = size[0] * size[1]
-    normalizations = 3 if spec.has_identity else 2
+    normalizations = NORMALIZATIONS[kind](spec)
     spatial = dense * pixels
     return BlockCost(
         spec=spec,
@@ -81,7 +90,12 @@ def count_cost(
         num_classes: outputs of the classifier; None counts the feature extractor alone.
         image_size: height and width in pixels.
         in_channels: channels of the image.
+
+    Raises:
+        UnknownNameError: for a kind of block that is not in `NORMALIZATIONS`.
     """
+    if architecture.block not in NORMALIZATIONS:
+        raise UnknownNameError("kind of block", architecture.block, NORMALIZATIONS)
     height, width = image_size
     receptive_field, jump = 1, 1
     blocks: list[BlockCost] = []
@@ -89,7 +103,7 @@ def count_cost(
         height, width = -(-height // spec.strides), -(-width // spec.strides)
         receptive_field += 2 * jump
         jump *= spec.strides
-        blocks.append(_block_cost(spec, (height, width), receptive_field))
+        blocks.append(_block_cost(spec, architecture.block, (height, width), receptive_field))
 
     features = blocks[-1].spec.filters
     head_macs = features * num_classes if num_classes is not None else 0

@@ -4,7 +4,7 @@ Kernels are HWIO: (height, width, input channels / groups, output channels). Onl
 same lines serve NumPy in float64 (exact conversion) and the tensors of any Keras backend (differentiable). A constant
 that enters the arithmetic goes through `convert`, which makes it the caller's kind of tensor.
 
-Source: Ding et al., arXiv 2101.03697, section 3.3 and figure 4.
+Source: Ding et al., arXiv 2101.03697, section 3.3 and figure 4; the outer normalization: Chu et al., arXiv 2212.01593.
 """
 
 from collections.abc import Callable, Iterable
@@ -42,7 +42,7 @@ class BatchNorm:
 
 @dataclass(frozen=True)
 class Linear:
-    """A convolution with bias: `kernel` (H, W, I/groups, O) and `bias` (O,)."""
+    """A convolution with bias: `kernel` (H, W, I/groups, O) and `bias` (O,), or the number 0 where there is none."""
 
     kernel: Array
     bias: Array
@@ -51,6 +51,11 @@ class Linear:
 def fold_batch_norm(kernel: Array, norm: BatchNorm) -> Linear:
     """A convolution without bias followed by batch normalization, as one convolution."""
     return Linear(kernel * norm.scale, norm.shift)
+
+
+def fold_outer_batch_norm(inner: Linear, norm: BatchNorm) -> Linear:
+    """A convolution with bias followed by batch normalization, as one convolution."""
+    return Linear(inner.kernel * norm.scale, inner.bias * norm.scale + norm.shift)
 
 
 def expand_kernel(kernel: Array, size: int, convert: Convert = np.asarray) -> Array:

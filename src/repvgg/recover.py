@@ -9,7 +9,8 @@ import keras
 from repvgg.architecture import BASE_WIDTHS, Architecture, SqueezeExcite
 from repvgg.blocks import AuxiliaryClassifier, ReparameterizableBlock, SinglePath
 from repvgg.errors import InputError
-from repvgg.metadata import Form
+from repvgg.metadata import Form, get_metadata
+from repvgg.variants import as_trained
 
 _BLOCK = re.compile(r"stage0|stage([1-4])_block(\d+)")
 
@@ -71,6 +72,8 @@ def recover(model: Any) -> Recovered:
         auxiliary_heads=bool(auxiliary),
         block=_kind(ordered["stage0"]),
     )
+    if isinstance(ordered["stage0"], SinglePath):
+        architecture = as_trained(architecture, get_metadata(model).variant)
     in_channels = int(_kernel_channels(ordered["stage0"]))
     specs = architecture.blocks(in_channels)
     for spec, (name, unit) in zip(specs, ordered.items(), strict=True):
@@ -102,7 +105,6 @@ def _kernel_channels(unit: Any) -> int:
 
 
 def _kind(unit: Any) -> str:
-    # The deploy form is the same whatever the training form was; the paper's block stands for it.
     return "RepVGGBlock" if isinstance(unit, SinglePath) else type(unit).__name__
 
 

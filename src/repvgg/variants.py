@@ -1,7 +1,7 @@
 """The named networks: one row each, with the source of every published figure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from repvgg.architecture import Architecture, SqueezeExcite, alternate_groups
 from repvgg.cost import Cost, count_cost
@@ -9,6 +9,7 @@ from repvgg.errors import UnknownNameError
 
 PAPER = "Ding et al., RepVGG: Making VGG-style ConvNets Great Again, CVPR 2021, arXiv 2101.03697"
 REPOSITORY = "https://github.com/DingXiaoH/RepVGG"
+QA_PAPER = "Chu et al., Make RepVGG Greater Again: A Quantization-Aware Approach, AAAI 2024, arXiv 2212.01593"
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,21 @@ _ROWS = (
     ),
 )
 
-VARIANTS: Mapping[str, Variant] = {row.name: row for row in _ROWS}
+
+def _quantization_aware(name: str, top1: float | None = None) -> Variant:
+    """QARepVGG: depths, widths and groups of the RepVGG of the same letter, with a block made for INT8."""
+    plain = next(row.architecture for row in _ROWS if row.name == name.removeprefix("QA"))
+    published = Published(source=QA_PAPER, top1=top1, epochs=120 if top1 is not None else None)
+    return Variant(name=name, architecture=replace(plain, block="QARepVGGBlock"), published=published)
+
+
+_QA_ROWS = (
+    _quantization_aware("QARepVGG-A0", top1=72.2),
+    *(_quantization_aware(f"QARepVGG-{size}") for size in ("A1", "A2", "B0")),
+    *(_quantization_aware(f"QARepVGG-{size}{groups}") for size in ("B1", "B2") for groups in ("", "g4")),
+)
+
+VARIANTS: Mapping[str, Variant] = {row.name: row for row in (*_ROWS, *_QA_ROWS)}
 
 
 def list_variants() -> list[str]:
@@ -129,3 +144,20 @@ def get_variant(name: str) -> Variant:
 def find_variant(architecture: Architecture) -> Variant | None:
     """The named network with exactly this architecture, or None."""
     return next((variant for variant in VARIANTS.values() if variant.architecture == architecture), None)
+
+
+def as_trained(deployed: Architecture, variant_name: str | None) -> Architecture:
+    """The architecture that a deploy form was trained as, as far as it can be told.
+
+    Its convolutions are the same whatever its blocks were, and the paper's block stands for all of them; only the
+    name that came with the model can tell more.
+
+    Args:
+        deployed: what the layers show; returned as it is where its blocks are known to be others than the paper's.
+        variant_name: the variant in the model's metadata, if it has one.
+    """
+    named = VARIANTS.get(variant_name or "")
+    if named is None or deployed.block != "RepVGGBlock":
+        return deployed
+    same = replace(named.architecture, block=deployed.block, auxiliary_heads=False) == deployed
+    return replace(deployed, block=named.architecture.block) if same else deployed

@@ -14,7 +14,7 @@ from repvgg.errors import CheckpointError, FileError
 from repvgg.metadata import Preprocessing, get_metadata, set_metadata
 from repvgg.model import build_described
 from repvgg.saving import load_model, load_weights
-from repvgg.variants import Variant, get_variant
+from repvgg.variants import Variant, as_trained, get_variant
 
 IMAGENET = "imagenet"
 
@@ -102,6 +102,11 @@ def _from_checkpoint(
     if form == "deploy" or deploy:
         # Auxiliary classifiers have no part in the deploy form.
         expected, found = (replace(architecture, auxiliary_heads=False) for architecture in (expected, found))
+    if form == "deploy":
+        # The kind of block does not show in it. A Keras file may say what it was; of others the caller's word is taken.
+        said = checkpoint.metadata.variant if checkpoint.dialect == "keras" else None
+        found = as_trained(found, said or variant.name)
+        checkpoint = replace(checkpoint, network=replace(checkpoint.network, architecture=found))
     if expected != found:
         raise CheckpointError(
             f"The weights in {checkpoint.source} are not those of {variant.name}. Expected {_in_words(expected)}; "
@@ -140,4 +145,6 @@ def _in_words(architecture: Architecture) -> str:
         parts.append(f"attention {attention.position.replace('_', ' ')} with 1/{attention.reduction} of the channels")
     if architecture.auxiliary_heads:
         parts.append("auxiliary classifiers")
+    if architecture.block != "RepVGGBlock":
+        parts.append(f"made of {architecture.block}s")
     return ", ".join(parts)

@@ -30,6 +30,9 @@ TINY = Architecture((1, 2, 2, 1), (0.125, 0.125, 0.0625, 0.03125))
 def test_named_networks(variant: Variant, form: Form) -> None:
     shapes = canonical_shapes(variant.architecture, form)
     found = infer(shapes)
+    if form == "deploy":
+        # What it was trained as does not show.
+        variant = VARIANTS[variant.name.removeprefix("QA")]
     assert found.architecture == replace(
         variant.architecture, auxiliary_heads=variant.architecture.auxiliary_heads and form == "training"
     )

@@ -48,6 +48,8 @@ class ReparameterizableBlock(keras.layers.Layer):
     """
 
     kernel_size = 3
+    has_custom_L2 = False  # noqa: N815 - named as the method
+    """Whether `get_custom_L2` has an answer for this kind of block; a recipe that wants it asks before it trains."""
 
     def __init__(
         self,
@@ -152,7 +154,10 @@ class ReparameterizableBlock(keras.layers.Layer):
 
     def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         record_input(self, inputs)
-        outputs = self.reparam(inputs) if self.deploy else self.call_branches(inputs, training)
+        return self.activate(self.reparam(inputs) if self.deploy else self.call_branches(inputs, training))
+
+    def activate(self, outputs: Tensor) -> Tensor:
+        """What follows the convolution: activation and attention."""
         if self.attention is None:
             return self.activation(outputs)
         if self.attention.settings.position == "before_activation":
@@ -179,6 +184,17 @@ class ReparameterizableBlock(keras.layers.Layer):
         dtype = self.variable_dtype
         linear = self.fold_branches(tensor_of, lambda constant: keras.ops.convert_to_tensor(constant, dtype=dtype))
         return linear.kernel, linear.bias
+
+    def get_custom_L2(self) -> Tensor:  # noqa: N802 - the reference implementation's name
+        """The kind's own weight decay, a scalar; only where `has_custom_L2`.
+
+        Raises:
+            InputError: if the kind has none.
+        """
+        raise InputError(
+            f"Block '{self.name}' is a {type(self).__name__}, which has no custom L2 (has_custom_L2 is False). "
+            "Train it with ordinary weight decay on its kernels."
+        )
 
     def folded(self) -> fold.Linear:
         """The same, calculated in NumPy float64."""

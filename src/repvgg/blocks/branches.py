@@ -120,9 +120,8 @@ class BatchNorm(keras.layers.Layer):
         }
 
 
-@keras.saving.register_keras_serializable(package="repvgg")
-class ConvBatchNorm(keras.layers.Layer):
-    """A convolution without bias, padded as PyTorch does, then `BatchNorm`.
+class Convolution(keras.layers.Layer):
+    """What the convolutions below have in common: a kernel, and PyTorch's padding.
 
     (N, H, W, C) -> (N, ceil(H / strides), ceil(W / strides), filters), or with channels first.
     """
@@ -135,8 +134,6 @@ class ConvBatchNorm(keras.layers.Layer):
         strides: int = 1,
         groups: int = 1,
         dilation_rate: int = 1,
-        momentum: float = MOMENTUM,
-        epsilon: float = EPSILON,
         data_format: str = "channels_last",
         kernel_initializer: Any = None,
         kernel_regularizer: Any = None,
@@ -149,11 +146,8 @@ class ConvBatchNorm(keras.layers.Layer):
         self.groups = groups
         self.dilation_rate = dilation_rate
         self.data_format = data_format
-        self.kernel_initializer = keras.initializers.get(kernel_initializer) or torch_initializer()
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
-        self.norm = BatchNorm(
-            momentum=momentum, epsilon=epsilon, data_format=data_format, dtype=self.dtype_policy, name="norm"
-        )
 
     def build(self, input_shape: Shape) -> None:
         channels = channels_of(input_shape, self.data_format, self.name)
@@ -161,13 +155,14 @@ class ConvBatchNorm(keras.layers.Layer):
         self.kernel = self.add_weight(
             name="kernel",
             shape=(self.kernel_size, self.kernel_size, channels // self.groups, self.filters),
-            initializer=self.kernel_initializer,
+            # Made here, because it draws a seed, and most blocks never build their deploy convolution.
+            initializer=self.kernel_initializer or torch_initializer(),
             regularizer=self.kernel_regularizer,
         )
-        self.norm.build(self.compute_output_shape(input_shape))
 
-    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
-        outputs = ops.conv2d(
+    def convolve(self, inputs: Tensor) -> Tensor:
+        """The convolution alone."""
+        return ops.conv2d(
             inputs,
             self.kernel.value,
             strides=self.strides,
@@ -175,10 +170,62 @@ class ConvBatchNorm(keras.layers.Layer):
             groups=self.groups,
             data_format=self.data_format,
         )
-        return self.norm(outputs, training=training)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return strided_shape(input_shape, self.filters, self.strides, self.data_format)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "strides": self.strides,
+            "groups": self.groups,
+            "dilation_rate": self.dilation_rate,
+            "data_format": self.data_format,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+        }
+
+
+@keras.saving.register_keras_serializable(package="repvgg")
+class Conv(Convolution):
+    """A convolution with nothing added, padded as PyTorch does."""
+
+    def call(self, inputs: Tensor) -> Tensor:
+        return self.convolve(inputs)
+
+    def release(self) -> None:
+        """Gives up all weights; the layer cannot be called any more."""
+        del self.kernel
+
+
+@keras.saving.register_keras_serializable(package="repvgg")
+class ConvBatchNorm(Convolution):
+    """A convolution without bias, padded as PyTorch does, then `BatchNorm`."""
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int,
+        *,
+        momentum: float = MOMENTUM,
+        epsilon: float = EPSILON,
+        kernel_initializer: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        initializer = keras.initializers.get(kernel_initializer) or torch_initializer()
+        super().__init__(filters, kernel_size, kernel_initializer=initializer, **kwargs)
+        self.norm = BatchNorm(
+            momentum=momentum, epsilon=epsilon, data_format=self.data_format, dtype=self.dtype_policy, name="norm"
+        )
+
+    def build(self, input_shape: Shape) -> None:
+        super().build(input_shape)
+        self.norm.build(self.compute_output_shape(input_shape))
+
+    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
+        return self.norm(self.convolve(inputs), training=training)
 
     def fold(self, read: Read) -> fold.Linear:
         """Kernel and bias of the one convolution this is in inference."""
@@ -190,73 +237,17 @@ class ConvBatchNorm(keras.layers.Layer):
         self.norm.release()
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "kernel_size": self.kernel_size,
-            "strides": self.strides,
-            "groups": self.groups,
-            "dilation_rate": self.dilation_rate,
-            "momentum": self.norm.momentum,
-            "epsilon": self.norm.epsilon,
-            "data_format": self.data_format,
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
-            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
-        }
+        return {**super().get_config(), "momentum": self.norm.momentum, "epsilon": self.norm.epsilon}
 
 
 @keras.saving.register_keras_serializable(package="repvgg")
-class ConvBias(keras.layers.Layer):
+class ConvBias(Convolution):
     """A convolution with bias, padded as PyTorch does: what a block keeps when it is converted in place."""
 
-    def __init__(
-        self,
-        filters: int,
-        kernel_size: int,
-        *,
-        strides: int = 1,
-        groups: int = 1,
-        dilation_rate: int = 1,
-        data_format: str = "channels_last",
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.filters = filters
-        self.kernel_size = kernel_size
-        self.strides = strides
-        self.groups = groups
-        self.dilation_rate = dilation_rate
-        self.data_format = data_format
-
     def build(self, input_shape: Shape) -> None:
-        channels = channels_of(input_shape, self.data_format, self.name)
-        check_groups(channels, self.filters, self.groups, self.name)
-        shape = (self.kernel_size, self.kernel_size, channels // self.groups, self.filters)
-        self.kernel = self.add_weight(name="kernel", shape=shape, initializer=torch_initializer())
+        super().build(input_shape)
         self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer="zeros")
 
     def call(self, inputs: Tensor) -> Tensor:
-        outputs = ops.conv2d(
-            inputs,
-            self.kernel.value,
-            strides=self.strides,
-            dilation_rate=self.dilation_rate,
-            groups=self.groups,
-            data_format=self.data_format,
-        )
         shape = (1, 1, 1, -1) if self.data_format == "channels_last" else (1, -1, 1, 1)
-        return outputs + keras.ops.reshape(self.bias, shape)
-
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        return strided_shape(input_shape, self.filters, self.strides, self.data_format)
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "kernel_size": self.kernel_size,
-            "strides": self.strides,
-            "groups": self.groups,
-            "dilation_rate": self.dilation_rate,
-            "data_format": self.data_format,
-        }
+        return self.convolve(inputs) + keras.ops.reshape(self.bias, shape)

@@ -25,6 +25,8 @@ class RepVGGBlock(ReparameterizableBlock):
         (8, 17, 17, 64)
     """
 
+    has_custom_L2 = True  # noqa: N815 - as in the base class
+
     def make_branches(self, in_channels: int) -> None:
         shared: dict[str, Any] = {
             "momentum": self.momentum,

@@ -33,6 +33,10 @@ PARTS: Final = (
 )
 """Modules inside a block. `se` is attention before the activation, `post_se` after it."""
 
+UNNORMALIZED_1X1: Final = "rbr_1x1.weight"
+"""The kernel by which a QARepVGG block is known. It and the norm after the sum, `bn`, are in no dialect's table: no
+PyTorch library has that training form under names of its own; they serve networks that come from `.keras` files."""
+
 _NORM_LEAVES = ("weight", "bias", "running_mean", "running_var")
 _COUNTER = "num_batches_tracked"
 _BLOCK_NAME = re.compile(r"stage(?:0|([1-4])\.(\d{1,4}))\.(.+)")
@@ -69,7 +73,7 @@ def canonical_shapes(
     """
     shapes: dict[str, Shape] = {}
     for spec in architecture.blocks(in_channels):
-        shapes.update(_block_shapes(spec, form))
+        shapes.update(_block_shapes(spec, architecture.block, form))
     if num_classes is None:
         return shapes
     shapes.update(_linear(CLASSIFIER, num_classes, architecture.stage_widths[-1]))
@@ -82,7 +86,7 @@ def canonical_shapes(
     return shapes
 
 
-def _block_shapes(spec: BlockSpec, form: Form) -> Iterator[tuple[str, Shape]]:
+def _block_shapes(spec: BlockSpec, kind: str, form: Form) -> Iterator[tuple[str, Shape]]:
     prefix = block_prefix(spec.stage, spec.index)
     width, fan = spec.filters, spec.in_channels // spec.groups
     attention = spec.squeeze_excite
@@ -96,6 +100,12 @@ def _block_shapes(spec: BlockSpec, form: Form) -> Iterator[tuple[str, Shape]]:
     if form == "deploy":
         yield f"{prefix}rbr_reparam.weight", (width, fan, 3, 3)
         yield f"{prefix}rbr_reparam.bias", (width,)
+        return
+    if kind == "QARepVGGBlock":
+        yield f"{prefix}rbr_dense.conv.weight", (width, fan, 3, 3)
+        yield from _norm(f"{prefix}rbr_dense.bn", width)
+        yield f"{prefix}{UNNORMALIZED_1X1}", (width, fan, 1, 1)
+        yield from _norm(f"{prefix}bn", width)
         return
     if spec.has_identity:
         yield from _norm(f"{prefix}rbr_identity", width)

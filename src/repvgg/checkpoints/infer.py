@@ -4,7 +4,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from repvgg.architecture import BASE_WIDTHS, Architecture, SqueezeExcite
-from repvgg.checkpoints.canonical import AUXILIARY, Place, Shape, Shapes, block_prefix, canonical_shapes, place_of
+from repvgg.checkpoints.canonical import (
+    AUXILIARY,
+    UNNORMALIZED_1X1,
+    Place,
+    Shape,
+    Shapes,
+    block_prefix,
+    canonical_shapes,
+    place_of,
+)
 from repvgg.errors import CheckpointError, InputError
 from repvgg.metadata import Form
 from repvgg.variants import Variant, find_variant
@@ -65,6 +74,7 @@ def infer(shapes: Shapes) -> Inferred:
             groups=kernels.groups(depths, stem[0], widths),
             squeeze_excite=_attention(shapes, places),
             auxiliary_heads=any(name.startswith(tuple(f"{head}." for head in AUXILIARY)) for name in shapes),
+            block="QARepVGGBlock" if any(place.inner == UNNORMALIZED_1X1 for place in places) else "RepVGGBlock",
         )
         architecture.blocks(stem[1])
         architecture.auxiliary_taps()

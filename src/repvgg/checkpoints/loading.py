@@ -16,6 +16,7 @@ from repvgg.metadata import Form, get_metadata, set_metadata
 from repvgg.model import build_described
 from repvgg.recover import recover
 from repvgg.saving import load_model
+from repvgg.variants import as_trained
 
 AS_IN_FILE: Final = "as in the file"
 """For `num_classes`, where None already means a network without classifier."""
@@ -135,9 +136,13 @@ def build_model(
         source += f", {text}"
         _logger.warning("%s: %s.", checkpoint.source, text)
 
-    variant = named_variant(network.architecture)
+    architecture = network.architecture
+    if result == "deploy":
+        # What came with the file may know what the layers do not show.
+        architecture = as_trained(architecture, checkpoint.metadata.variant)
+    variant = named_variant(architecture)
     model = build_described(
-        network.architecture,
+        architecture,
         num_classes,
         shape,
         deploy=result == "deploy",

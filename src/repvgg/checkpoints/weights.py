@@ -8,9 +8,9 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from repvgg.blocks import AuxiliaryClassifier, BatchNorm, ConvBatchNorm, RepVGGBlock, SinglePath
+from repvgg.blocks import AuxiliaryClassifier, BatchNorm, ConvBatchNorm, QARepVGGBlock, RepVGGBlock, SinglePath
 from repvgg.blocks.branches import EPSILON
-from repvgg.checkpoints.canonical import CLASSIFIER, block_prefix
+from repvgg.checkpoints.canonical import CLASSIFIER, UNNORMALIZED_1X1, block_prefix
 from repvgg.checkpoints.mapped import drop_pages
 from repvgg.errors import CheckpointError, InputError
 from repvgg.recover import Recovered
@@ -55,7 +55,7 @@ def slots_of(network: Recovered) -> dict[str, Slot]:
     """Every variable of a model by the canonical name of its tensor.
 
     Raises:
-        InputError: if the model is of a kind that PyTorch's RepVGG has no form for.
+        InputError: if the model is of a kind whose weights have no canonical names.
     """
     slots: dict[str, Slot] = {}
     for (name, unit), spec in zip(network.units.items(), network.architecture.blocks(network.in_channels), strict=True):
@@ -75,11 +75,12 @@ def slots_of(network: Recovered) -> dict[str, Slot]:
                 slots.update(_norm(f"{prefix}rbr_identity", unit.identity))
             slots.update(_branch(f"{prefix}rbr_dense", unit.conv3x3))
             slots.update(_branch(f"{prefix}rbr_1x1", unit.conv1x1))
+        elif isinstance(unit, QARepVGGBlock):
+            slots.update(_branch(f"{prefix}rbr_dense", unit.conv3x3))
+            slots[f"{prefix}{UNNORMALIZED_1X1}"] = Slot(unit.conv1x1.kernel, _KERNEL_AXES)
+            slots.update(_norm(f"{prefix}bn", unit.norm))
         else:
-            raise InputError(
-                f"Block '{name}' is a {type(unit).__name__}, whose training form the RepVGG of PyTorch does not have. "
-                "Convert the model with repvgg.reparameterize first: the deploy form is the same for all."
-            )
+            raise InputError(f"Block '{name}' is a {type(unit).__name__}, whose weights have no canonical names.")
     if network.classifier is not None:
         slots.update(_linear(CLASSIFIER, network.classifier))
     for name, head in network.auxiliary.items():
