@@ -14,10 +14,11 @@ import tensorflow as tf
 from repvgg.data.augmentation import Augmentation
 from repvgg.errors import InputError
 from repvgg.metadata import Preprocessing
-from repvgg.pipeline import crops, mixing
+from repvgg.pipeline import auto_augment, crops, erasing, mixing
 from repvgg.pipeline.decode import decode_jpeg, decode_window
 from repvgg.pipeline.normalize import normalize
 from repvgg.pipeline.places import NUMBERS, Plan, Share
+from repvgg.pipeline.rand_augment import numbers_for, rand_augment
 from repvgg.pipeline.resize import resize, resize_and_crop
 
 
@@ -86,13 +87,13 @@ def training_batches(
     plan = Plan(len(source), batch_size, seed, first_step, last_step, share or Share())
     mixing.check_pairs(augmentation, plan)
     side, channels, classes = preprocessing.crop, preprocessing.channels, len(source.class_names)
-    mixed = mixing.mixes(augmentation)
+    settings = augmentation.rand_augment
+    operations = numbers_for(settings) if settings else auto_augment.NUMBERS
+    sizes = (crops.NUMBERS, 1, operations, erasing.NUMBERS, mixing.NUMBERS)
+    fill = 255 * sum(preprocessing.mean) / channels
 
     def augmented(position: Any, item: Any, label: Any) -> tuple[Any, ...]:
-        numbers = tf.random.stateless_uniform(
-            (crops.NUMBERS + 1 + mixing.NUMBERS,), plan.stream(NUMBERS, position), dtype=tf.float32
-        )
-        crop, flip, rest = tf.split(numbers, [crops.NUMBERS, 1, -1])
+        crop, flip, operated, erased, mixed = _random_numbers(plan, position, sizes)
 
         def from_jpeg() -> Any:
             content = source.jpeg(item)
@@ -109,14 +110,20 @@ def training_batches(
         image = _by_route(source, item, from_jpeg, from_pixels)
         if augmentation.flip:
             image = tf.cond(flip[0] < 0.5, lambda: tf.reverse(image, axis=[1]), lambda: image)
+        if settings is not None:
+            image = rand_augment(image, settings, fill, operated)
+        if augmentation.auto_augment:
+            image = auto_augment.auto_augment(image, fill, operated)
         image = normalize(image, preprocessing)
-        if mixed:
-            return image, label, mixing.draw(augmentation, plan, position, rest, side)
+        if augmentation.random_erasing:
+            image = erasing.erase(image, augmentation.random_erasing, plan, position, erased)
+        if mixing.mixes(augmentation):
+            return image, label, mixing.draw(augmentation, plan, position, mixed, side)
         return image, label
 
     def finished(images: Any, labels: Any, drawn: Any = None) -> tuple[Any, Any]:
         targets = tf.one_hot(labels, classes)
-        if mixed:
+        if drawn is not None:
             return mixing.mix(images, targets, drawn, rectangles=augmentation.cutmix > 0)
         return images, targets
 
@@ -163,6 +170,12 @@ def evaluation_batches(
     with tf.device("CPU:0"):
         items = source.evaluation_items(indices).map(prepared, num_parallel_calls=tf.data.AUTOTUNE)
         return items.batch(local).with_options(_options()).prefetch(tf.data.AUTOTUNE)
+
+
+def _random_numbers(plan: Plan, position: Any, sizes: tuple[int, ...]) -> list[Any]:
+    numbers = tf.random.stateless_uniform((sum(sizes),), plan.stream(NUMBERS, position), dtype=tf.float32)
+    parts: list[Any] = tf.split(numbers, sizes)
+    return parts
 
 
 def _by_route(source: Source, item: Any, from_jpeg: Any, from_pixels: Any) -> Any:

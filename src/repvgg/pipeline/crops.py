@@ -1,4 +1,4 @@
-"""Random crops, as torchvision's RandomResizedCrop defines them."""
+"""Random rectangles: crops as torchvision's RandomResizedCrop defines them."""
 
 import math
 from typing import Any
@@ -20,19 +20,31 @@ def random_window(height: Any, width: Any, numbers: Any, augmentation: Augmentat
     Args:
         numbers: (NUMBERS,) float32, uniform in [0, 1).
     """
-    rows, columns = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
-    least, most = augmentation.crop_scale
+    height, width = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
     narrow, wide = augmentation.crop_ratio
-    area = rows * columns * (least + (most - least) * numbers[:TRIES])
-    root = tf.exp((math.log(narrow) + (math.log(wide) - math.log(narrow)) * numbers[TRIES : 2 * TRIES]) / 2)
-    side = tf.sqrt(area)
-    widths, heights = tf.round(side * root), tf.round(side / root)
-    fits = (widths >= 1) & (widths <= columns) & (heights >= 1) & (heights <= rows)
+    found, rows, columns = first_that_fits(height, width, numbers, augmentation.crop_scale, augmentation.crop_ratio)
+    rows = tf.where(found, rows, tf.minimum(height, tf.maximum(tf.round(width / narrow), 1)))
+    columns = tf.where(found, columns, tf.minimum(width, tf.maximum(tf.round(height * wide), 1)))
+    down, across = height - rows, width - columns
+    place = tf.where(found, corner(down, across, numbers), tf.floor(tf.stack([down, across]) / 2))
+    return tf.cast(tf.concat([place, [rows, columns]], axis=0), tf.int32)
+
+
+def first_that_fits(
+    height: Any, width: Any, numbers: Any, scale: tuple[float, float], ratio: tuple[float, float]
+) -> tuple[Any, Any, Any]:
+    """Whether one of ten random rectangles fits into `height` by `width`, and the first's height and width."""
+    (least, most), (narrow, wide) = scale, ratio
+    side = tf.sqrt(height * width * (least + (most - least) * numbers[:TRIES]))
+    # The square root of a ratio whose logarithm is uniform.
+    root = tf.exp((math.log(narrow) + math.log(wide / narrow) * numbers[TRIES : 2 * TRIES]) / 2)
+    columns, rows = tf.round(side * root), tf.round(side / root)
+    fits = (columns >= 1) & (columns <= width) & (rows >= 1) & (rows <= height)
     first = tf.argmax(fits)
-    found = fits[first]
-    crop_rows = tf.where(found, heights[first], tf.minimum(rows, tf.maximum(tf.round(columns / narrow), 1)))
-    crop_columns = tf.where(found, widths[first], tf.minimum(columns, tf.maximum(tf.round(rows * wide), 1)))
-    free = tf.stack([rows - crop_rows, columns - crop_columns])
-    corner = tf.where(found, tf.floor(numbers[2 * TRIES :] * (free + 1)), tf.floor(free / 2))
-    corner = tf.minimum(corner, free)
-    return tf.cast(tf.concat([corner, [crop_rows, crop_columns]], axis=0), tf.int32)
+    return fits[first], rows[first], columns[first]
+
+
+def corner(down: Any, across: Any, numbers: Any) -> Any:
+    """(top, left) as float32 whole numbers, where there are `down` and `across` pixels to spare."""
+    free = tf.stack([down, across])
+    return tf.minimum(tf.floor(numbers[2 * TRIES : NUMBERS] * (free + 1)), free)

@@ -10,7 +10,7 @@ EXACT: dict[str, Any] = {"channels": 3, "dct_method": "INTEGER_ACCURATE", "fancy
 
 def decode_jpeg(content: Any, channels: int) -> Any:
     """All of it: (H, W, channels) uint8."""
-    return _with_channels(tf.io.decode_jpeg(content, **EXACT), channels)
+    return with_channels(tf.io.decode_jpeg(content, **EXACT), channels)
 
 
 def decode_window(content: Any, window: Any, height: Any, width: Any, channels: int) -> Any:
@@ -24,13 +24,14 @@ def decode_window(content: Any, window: Any, height: Any, width: Any, channels: 
     bottom, right = tf.minimum(top + rows + MARGIN, height), tf.minimum(left + columns + MARGIN, width)
     wider = tf.stack([top - above, left - before, bottom - top + above, right - left + before])
     pixels = tf.image.decode_and_crop_jpeg(content, wider, **EXACT)
-    return _with_channels(pixels[above : above + rows, before : before + columns], channels)
+    return with_channels(pixels[above : above + rows, before : before + columns], channels)
 
 
 MARGIN = 2
 
 
-def _with_channels(pixels: Any, channels: int) -> Any:
+def with_channels(pixels: Any, channels: int) -> Any:
+    """(H, W, 3) uint8 as it is, or as grey (H, W, 1) where `channels` is 1."""
     if channels == 3:
         return pixels
     # Pillow's integer arithmetic. A grey JPEG has three equal channels here and comes out as it was.

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from repvgg.errors import InputError
 
-ORDER, NUMBERS, BETA, NOISE = range(4)
+ORDER, NUMBERS, BETA, NOISE, SHARDS, WINDOWS = range(6)
 """Independent streams of random numbers that one seed gives."""
 
 STREAMS = 8
@@ -90,6 +90,10 @@ class Plan:
             return rows
         offset = self.share.index * local
         return rows.map(lambda row: row // local * self.batch_size + offset + row % local)
+
+    def owner(self, position: Any) -> Any:
+        """The index of the process to which `position` belongs."""
+        return position % self.batch_size // self.local_batch
 
     def image_at(self, position: Any) -> Any:
         """Which image stands at `position`: each epoch is a permutation of its own, of which whole batches are used."""

@@ -38,7 +38,7 @@ def resize_and_crop(pixels: Any, resize_to: int, crop: int) -> Any:
     # Both Python's `round` and TensorFlow's take halves to the even number.
     new_height, new_width = (tf.maximum(tf.round(length * scale), float(crop)) for length in (height, width))
     top, left = tf.round((new_height - crop) / 2), tf.round((new_width - crop) / 2)
-    columns = _rounded(_resize_rows(_swap(pixels), crop, new_width / width, -left))
+    columns = _rounded(_resize_rows(_swap(tf.cast(pixels, tf.float32)), crop, new_width / width, -left))
     result = tf.floor(_resize_rows(_swap(columns), crop, new_height / height, -top) + 0.5)
     return tf.ensure_shape(result, (crop, crop, pixels.shape[-1]))
 

@@ -1,0 +1,188 @@
+"""Shards as a source of batches."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from repvgg.errors import FileError
+from repvgg.pipeline.decode import with_channels
+from repvgg.pipeline.places import SHARDS, WINDOWS, Plan
+from repvgg.pipeline.records import FIELDS, INDEX, VERSION
+
+READERS = 8
+"""Shards that are read by turns, so that neighbours come from different ones."""
+
+BLOCK = 16
+WINDOW = 2048
+"""Images that are shuffled among each other, as undecoded bytes."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A file of records, as the index has it."""
+
+    path: Path
+    images: int
+    size: int
+
+
+@dataclass(frozen=True, eq=False)
+class RecordSource:
+    """One split of a folder of shards, which `records.write_records` wrote.
+
+    An epoch takes the shards in an order of its own, reads several by turns, and shuffles within windows. A training
+    that goes on in the middle of an epoch reads over the records before, without decoding them; so does a process over
+    those of others.
+
+    Attributes:
+        class_names: names of the classes, in the order of their labels.
+        labels: (N,) int32, in the order of the records.
+        shards: the files.
+        plain: (N,) truth values, True for what is a JPEG file as it was; others are PNG.
+    """
+
+    class_names: tuple[str, ...]
+    labels: np.ndarray
+    shards: tuple[Shard, ...]
+    plain: np.ndarray
+
+    @staticmethod
+    def recognizes(folder: str | Path) -> bool:
+        """Whether `folder` holds shards."""
+        return (Path(folder) / INDEX).is_file()
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "dict[str, RecordSource]":
+        """The splits by name: `train` and `val`.
+
+        Raises:
+            FileError: if there is no index, or it cannot be read, or a shard is missing or not whole.
+        """
+        folder = Path(folder)
+        if not cls.recognizes(folder):
+            raise FileError(f"'{folder}' holds no shards: it has no '{INDEX}'. `repvgg shard` writes them.")
+        try:
+            index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+            if index["repvgg_records"] != VERSION:
+                raise FileError(f"The shards in '{folder}' were written by a newer version of repvgg. Upgrade it.")
+            names = tuple(str(name) for name in index["class_names"])
+            splits = {str(name): _split(folder, names, split) for name, split in index["splits"].items()}
+        except FileError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise FileError(f"'{folder / INDEX}' cannot be read: {error!r}. Write the shards again.") from error
+        for source in splits.values():
+            for shard in source.shards:
+                _check(shard)
+        return splits
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def routes(self) -> tuple[bool, bool]:
+        """Whether there are JPEG files, and whether there are others."""
+        return bool(np.any(self.plain)), not bool(np.all(self.plain))
+
+    def training_items(self, plan: Plan) -> Any:
+        """A dataset of (position, item, label)."""
+        used = plan.steps_per_epoch * plan.batch_size
+        first, last = plan.first_step * plan.batch_size, plan.last_step * plan.batch_size
+        epochs = tf.data.Dataset.range(first // used, -(-last // used))
+
+        files = self._files()
+
+        def one(epoch: Any) -> Any:
+            before = epoch * used
+            start, stop = tf.maximum(first - before, 0), tf.minimum(last - before, used)
+            records = self._shuffled(files, plan, epoch).skip(start).take(stop - start)
+            return tf.data.Dataset.zip((tf.data.Dataset.range(before + start, before + stop), records))
+
+        items = epochs.flat_map(one)
+        if plan.share.count > 1:
+            items = items.filter(lambda position, _: plan.owner(position) == plan.share.index)
+        items = items.map(lambda position, record: (position, *_parsed(record)))
+        return items.apply(
+            tf.data.experimental.assert_cardinality(plan.local_batch * (plan.last_step - plan.first_step))
+        )
+
+    def evaluation_items(self, indices: np.ndarray) -> Any:
+        """A dataset of (item, label) of the images at `indices`, which increase."""
+        wanted = np.zeros(len(self), bool)
+        wanted[indices] = True
+        chosen = tf.constant(wanted)
+        records = tf.data.TFRecordDataset(self._files())
+        if len(indices) < len(self):
+            records = (
+                records.enumerate().filter(lambda place, _: tf.gather(chosen, place)).map(lambda _, record: record)
+            )
+        return records.map(_parsed).apply(tf.data.experimental.assert_cardinality(len(indices)))
+
+    def jpeg(self, item: Any) -> Any:
+        """The bytes of a JPEG file."""
+        return item["content"]
+
+    def pixels(self, item: Any, channels: int) -> Any:
+        """Any other image: (H, W, channels) uint8."""
+        return with_channels(tf.io.decode_png(item["content"], channels=3), channels)
+
+    def _files(self) -> Any:
+        # File names need not be valid Unicode; their bytes always open them.
+        return tf.constant([os.fsencode(shard.path) for shard in self.shards])
+
+    def _shuffled(self, files: Any, plan: Plan, epoch: Any) -> Any:
+        """All records in the order of `epoch`.
+
+        Not by `Dataset.shuffle`: what that does with a seed depends on TensorFlow's global seed as well.
+        """
+        order = _permutation(len(self.shards), plan.stream(SHARDS, epoch))
+        records = tf.data.Dataset.from_tensor_slices(tf.gather(files, order)).interleave(
+            tf.data.TFRecordDataset, cycle_length=READERS, block_length=BLOCK
+        )
+
+        def shuffled(number: Any, window: Any) -> Any:
+            return tf.gather(window, _permutation(tf.size(window), plan.stream(WINDOWS, epoch * 2**32 + number)))
+
+        return records.batch(WINDOW).enumerate().map(shuffled).unbatch()
+
+
+def _permutation(count: Any, seed: Any) -> Any:
+    return tf.argsort(tf.random.stateless_uniform([count], seed), stable=True)
+
+
+def _parsed(record: Any) -> tuple[Any, Any]:
+    fields = tf.io.parse_single_example(
+        record,
+        {
+            FIELDS["content"]: tf.io.FixedLenFeature((), tf.string),
+            FIELDS["label"]: tf.io.FixedLenFeature((), tf.int64),
+            FIELDS["format"]: tf.io.FixedLenFeature((), tf.string),
+        },
+    )
+    item = {"content": fields[FIELDS["content"]], "plain": fields[FIELDS["format"]] == b"jpeg"}
+    return item, tf.cast(fields[FIELDS["label"]], tf.int32)
+
+
+def _split(folder: Path, class_names: tuple[str, ...], split: dict[str, Any]) -> RecordSource:
+    labels = np.asarray(split["labels"], np.int32)
+    plain = np.ones(len(labels), bool)
+    plain[np.asarray(split["png"], np.int64)] = False
+    shards = tuple(Shard(folder / shard["file"], int(shard["images"]), int(shard["size"])) for shard in split["shards"])
+    if sum(shard.images for shard in shards) != len(labels) or not ((labels >= 0) & (labels < len(class_names))).all():
+        raise FileError(f"'{folder / INDEX}' contradicts itself. Write the shards again.")
+    return RecordSource(class_names, labels, shards, plain)
+
+
+def _check(shard: Shard) -> None:
+    if not shard.path.is_file():
+        raise FileError(f"The shard '{shard.path}' does not exist. Copy it here as well, or write the shards again.")
+    size = shard.path.stat().st_size
+    if size != shard.size:
+        raise FileError(
+            f"The shard '{shard.path}' has {size:,} bytes and was written with {shard.size:,}; it is truncated or "
+            "damaged. Copy it again, or write the shards again."
+        )
