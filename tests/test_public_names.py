@@ -12,11 +12,14 @@ NAMES = [
     "EvaluationReport",
     "Metadata",
     "Preprocessing",
+    "RECIPES",
+    "Recipe",
     "RepVGG",
     "RepVGGBackbone",
     "RepVGGBlock",
     "Runner",
     "SqueezeExcite",
+    "TrainingResult",
     "VerificationReport",
     "compat",
     "create_model",
@@ -34,6 +37,7 @@ NAMES = [
     "save_model",
     "set_metadata",
     "switch_to_deploy",
+    "train",
     "verify",
 ]
 

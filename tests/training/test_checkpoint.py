@@ -77,7 +77,7 @@ def test_all_damaged(tmp_path: Path) -> None:
     save(tmp_path, 7, 9)
     for path in tmp_path.iterdir():
         path.write_bytes(b"")
-    with pytest.raises(CheckpointError, match="Every checkpoint in .* is damaged"):
+    with pytest.raises(CheckpointError, match=r"Every checkpoint in .* is damaged"):
         load_state(tmp_path, lambda message: None)
 
 

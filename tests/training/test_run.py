@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
+from small_run import BATCH, CLASSES, EPOCHS, make_images, small_model, small_settings
 
 import repvgg
 from helpers import assert_same_values, values_of
 from repvgg.errors import InputError, InterruptedTrainingError, OutputExistsError, TrainingDivergedError
 from repvgg.training.checkpoint import load_state, saved_steps
-from small_run import BATCH, CLASSES, EPOCHS, make_images, small_model, small_settings
 
 STEPS = EPOCHS * (36 // BATCH)
 
@@ -64,6 +64,10 @@ def steps(process: "subprocess.Popen[str]") -> Iterator[int]:
             yield int(line.split()[1])
 
 
+def history(output: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((output / "history.csv").read_text().splitlines()))
+
+
 def final_weights(output: Path) -> list[np.ndarray]:
     return values_of(repvgg.load_model(output / "last.keras"))
 
@@ -74,7 +78,7 @@ def test_what_a_run_leaves(data: Path, finished: Path) -> None:
         "run.json", "data.json", "history.csv", "README.md", "training.png",
         "best.keras", "last.keras", "deploy.keras", "checkpoints",
     }  # fmt: skip
-    rows = list(csv.DictReader((finished / "history.csv").open()))
+    rows = history(finished)
     assert [int(row["epoch"]) for row in rows] == list(range(1, EPOCHS + 1))
     assert all(np.isfinite(float(value)) for row in rows for value in row.values())
     settings = json.loads((finished / "run.json").read_text())
@@ -93,7 +97,7 @@ def test_what_a_run_leaves(data: Path, finished: Path) -> None:
 
 def test_it_learns(finished: Path) -> None:
     """The strongest colour of an image is its class, so a network that trains at all gets most of them."""
-    rows = list(csv.DictReader((finished / "history.csv").open()))
+    rows = history(finished)
     assert max(float(row["val_accuracy"]) for row in rows) >= 0.75
 
 
@@ -218,8 +222,8 @@ def test_refusals(data: Path, finished: Path, tmp_path: Path) -> None:
     other["recipe"] = other["recipe"].changed(momentum=0.8)
     with pytest.raises(InputError, match=r"begun with other settings: recipe was"):
         repvgg.train(data, small_model(), output=finished, resume=True, **other)
+    wrong = repvgg.RepVGG([1, 1, 1, 1], [0.125] * 4, num_classes=4, input_shape=(32, 32, 3))
     with pytest.raises(InputError, match="has 4 outputs, and the images are in 3 classes"):
-        wrong = repvgg.RepVGG([1, 1, 1, 1], [0.125] * 4, num_classes=4, input_shape=(32, 32, 3))
         repvgg.train(data, wrong, output=tmp_path / "run", **small_settings())
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")

@@ -108,6 +108,8 @@ def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> Any:
     )
     return SGD(
         schedule,
+        # Keras numbers its names otherwise, and a checkpoint knows variables by their paths.
+        name="sgd",
         momentum=recipe.momentum,
         nesterov=recipe.nesterov,
         global_clipnorm=recipe.clip_norm,
@@ -141,7 +143,21 @@ def compile_for(model: Any, recipe: Recipe, steps_per_epoch: int) -> TrainingMod
         weighted_metrics={"main": metrics} if names else metrics,
         jit_compile=compiles_fast(),
     )
+    _make_variables(trainer, names)
     return trainer
+
+
+def _make_variables(trainer: TrainingModel, names: list[str]) -> None:
+    """Makes the optimizer's and the metrics' variables, which Keras would make at the first step: a checkpoint has
+    to find them before that.
+    """
+    trainer.optimizer.build(trainer.trainable_variables)
+    outputs = trainer.output["main"] if names else trainer.output
+    zeros = keras.ops.zeros((1, outputs.shape[-1]))
+    empty = dict.fromkeys(names, zeros) if names else zeros
+    trainer.compute_loss(y=empty, y_pred=empty, training=False)
+    trainer.compute_metrics(None, empty, empty, keras.ops.ones((1,)))
+    trainer.reset_metrics()
 
 
 def output_names(model: Any) -> list[str]:
