@@ -78,6 +78,20 @@ def check_images(images: np.ndarray, runner: Runner) -> np.ndarray:
     return images
 
 
+def as_input(runner: Runner, images: np.ndarray, dtype: type[np.generic]) -> np.ndarray:
+    """`images` in the type that an artifact wants.
+
+    Raises:
+        InputError: if they are too many or too few, of another size, or no pixels where the artifact takes these.
+    """
+    images = check_images(np.asarray(images), runner)
+    if runner.batch_size is not None and len(images) != runner.batch_size:
+        raise InputError(f"'{runner.name}' takes batches of {runner.batch_size} images; these are {len(images)}.")
+    if runner.takes_uint8 and images.dtype != np.uint8:
+        raise InputError(f"'{runner.name}' takes pixels from 0 to 255 in uint8; these images are in {images.dtype}.")
+    return images.astype(dtype, copy=False)
+
+
 def images_for(runner: Runner, images: np.ndarray, preprocessing: Preprocessing | None = None) -> np.ndarray:
     """`images` as `runner` takes them, whichever of the two ways they are given in: normalized, or pixels in uint8.
 

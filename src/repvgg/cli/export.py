@@ -1,41 +1,79 @@
 """`repvgg export`."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from repvgg.cli.terminal import FORCE_HELP
+from repvgg.errors import InputError
 
 
 def command(
     source: Annotated[
         Path, typer.Argument(help="A .keras file or a PyTorch checkpoint; a training form is converted first.")
     ],
-    output: Annotated[Path, typer.Argument(help="The file to write, such as model.onnx.")],
+    output: Annotated[
+        Path,
+        typer.Argument(help="What to write: model.onnx, model.xml (OpenVINO), model.tflite, a folder, model.keras."),
+    ],
     target: Annotated[
-        str | None, typer.Option("--format", help="onnx or keras; what the output's ending says if not given.")
+        str | None,
+        typer.Option(
+            "--format",
+            help="onnx, openvino, litert, savedmodel or keras; what the output's ending says if not given.",
+        ),
     ] = None,
+    precision: Annotated[str, typer.Option(help="float32, or float16 for weights of half the size.")] = "float32",
+    batch: Annotated[int | None, typer.Option(min=1, help="Fix the number of images in a call.")] = None,
+    size: Annotated[str | None, typer.Option(help="Fix the images' size: 224, or height and width: 224x320.")] = None,
+    softmax: Annotated[bool, typer.Option("--softmax", help="Give probabilities instead of logits.")] = False,
+    with_preprocessing: Annotated[
+        bool,
+        typer.Option("--with-preprocessing", help="Take pixels in uint8, resized already, and normalize them inside."),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,
 ) -> None:
     """Writes a model for another runtime, loads the file there, and keeps it only if its answers are the same.
 
-    Example: repvgg export model.keras model.onnx
+    Example: repvgg export model.keras model.tflite --precision float16 --size 224
     """
     from repvgg.cli.terminal import console, human_size, start_keras
     from repvgg.cli.verify import print_report
+    from repvgg.exporters import format_of
     from repvgg.files import refuse_existing
 
     refuse_existing(output, force=force)
+    target = target or format_of(output)
+    image_size = _image_size(size)
     start_keras()
     from repvgg.checkpoints import load_checkpoint
-    from repvgg.exporters import format_of
     from repvgg.exporting import export
 
-    target = target or format_of(output)
-    result = export(load_checkpoint(source), output, target, force=force)
+    result = export(
+        load_checkpoint(source),
+        output,
+        target,
+        precision,
+        batch=batch,
+        image_size=image_size,
+        softmax=softmax,
+        with_preprocessing=with_preprocessing,
+        force=force,
+    )
     out = console()
     if result.converted:
         out.print(f"{source} is in training form; it was converted first.", soft_wrap=True)
     print_report(out, result.report, rows=0)
     out.print(f"Written: {result.path} ({human_size(result.size)})", soft_wrap=True)
+
+
+def _image_size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
+    if match is None:
+        raise InputError(f"--size is a number of pixels such as 224, or height and width: 224x320. Received: '{text}'.")
+    height, width = match.groups()
+    return int(height), int(width or height)

@@ -5,7 +5,7 @@ calls it cannot express. Here the graph holds what the network is: Conv with sym
 Gemm. Images go in as (N, C, H, W), the order of ONNX's own operators, and so do feature maps that come out; pixels in
 uint8 go in as they are decoded, (N, H, W, C).
 
-In float16, kernels are stored so and cast to float32 in the graph, which ONNX Runtime does once, when it loads the
+In float16, weights are stored so and cast to float32 in the graph, which ONNX Runtime does once, when it loads the
 file. It has no convolution in float16 for CPUs: a graph that calculates in it is cast back and forth around each node.
 """
 
@@ -18,6 +18,7 @@ import numpy as np
 from repvgg.dependencies import require
 from repvgg.exporters import Settings
 from repvgg.exporters.stock_layers import (
+    FLOAT16,
     INPUT,
     Activation,
     Combination,
@@ -98,10 +99,10 @@ class _Writer(GraphWriter[str]):
         )
 
     def normalized_pixels(self) -> str:
-        scale, shift = scale_and_shift(self.settings)
+        scale, shift = scale_and_shift(self.settings.preprocessing, self.settings.precision)
         cast = self.node("Cast", [INPUT], f"{INPUT}:float", to=self.onnx.TensorProto.FLOAT)
-        scaled = self.node("Mul", [cast, self.constant(f"{INPUT}/scale", scale)], f"{INPUT}:scaled")
-        shifted = self.node("Add", [scaled, self.constant(f"{INPUT}/shift", shift)], f"{INPUT}:normalized")
+        scaled = self.node("Mul", [cast, self.weight(f"{INPUT}/scale", scale)], f"{INPUT}:scaled")
+        shifted = self.node("Add", [scaled, self.weight(f"{INPUT}/shift", shift)], f"{INPUT}:normalized")
         return self.node("Transpose", [shifted], f"{INPUT}:channels_first", perm=[0, 3, 1, 2])
 
     def node(self, operator: str, inputs: Sequence[str], label: str, **attributes: Any) -> str:
@@ -113,9 +114,9 @@ class _Writer(GraphWriter[str]):
             self.constants[name] = self.onnx.numpy_helper.from_array(np.ascontiguousarray(array), name)
         return name
 
-    def kernel(self, name: str, array: np.ndarray) -> str:
+    def weight(self, name: str, array: np.ndarray) -> str:
         """A constant that is stored in the precision that was asked for, as a tensor of float32."""
-        if self.settings.precision == "float32":
+        if self.settings.precision != FLOAT16:
             return self.constant(name, array)
         label = f"{name}:float32"
         if name not in self.constants:
@@ -124,9 +125,9 @@ class _Writer(GraphWriter[str]):
 
     def convolve(self, tensor: str, convolution: Convolution, label: str) -> str:
         kernel = np.transpose(convolution.kernel, (3, 2, 0, 1))
-        operands = [tensor, self.kernel(f"{convolution.name}/kernel", kernel)]
+        operands = [tensor, self.weight(f"{convolution.name}/kernel", kernel)]
         if convolution.bias is not None:
-            operands.append(self.constant(f"{convolution.name}/bias", convolution.bias))
+            operands.append(self.weight(f"{convolution.name}/bias", convolution.bias))
         return self.node(
             "Conv",
             operands,
@@ -144,9 +145,9 @@ class _Writer(GraphWriter[str]):
         return self.node("Pad", [tensor, self.constant(f"{label}/pads", values)], label)
 
     def dense(self, tensor: str, dense: Dense, label: str) -> str:
-        operands = [tensor, self.kernel(f"{dense.name}/kernel", dense.kernel)]
+        operands = [tensor, self.weight(f"{dense.name}/kernel", dense.kernel)]
         if dense.bias is not None:
-            operands.append(self.constant(f"{dense.name}/bias", dense.bias))
+            operands.append(self.weight(f"{dense.name}/bias", dense.bias))
         return self.node("Gemm", operands, label)
 
     def average(self, tensor: str, label: str, *, keepdims: bool) -> str:
@@ -156,7 +157,7 @@ class _Writer(GraphWriter[str]):
 
     def normalize(self, tensor: str, normalization: Normalization, label: str) -> str:
         constants = [
-            self.constant(f"{normalization.name}/{part}", getattr(normalization, part))
+            self.weight(f"{normalization.name}/{part}", getattr(normalization, part))
             for part in ("gamma", "beta", "mean", "variance")
         ]
         return self.node("BatchNormalization", [tensor, *constants], label, epsilon=normalization.epsilon)

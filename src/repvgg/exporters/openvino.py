@@ -74,7 +74,7 @@ class _Writer(GraphWriter[Any]):
         return self.openvino.Model(results, [images], model.name)
 
     def normalized_pixels(self, images: Any) -> Any:
-        scale, shift = scale_and_shift(self.settings)
+        scale, shift = scale_and_shift(self.settings.preprocessing, self.settings.precision)
         floats = self.operations.convert(images, "f32")
         shifted = self.operations.add(self.operations.multiply(floats, self.constant(scale)), self.constant(shift))
         return self.operations.transpose(shifted, self.constant(np.array([0, 3, 1, 2], np.int64)))

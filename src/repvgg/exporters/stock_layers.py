@@ -15,6 +15,7 @@ import numpy as np
 from repvgg.errors import InputError
 from repvgg.exporters import Settings
 from repvgg.functional_graph import Call, FunctionalGraph, TensorKey
+from repvgg.metadata import Preprocessing
 
 INPUT, LOGITS, PROBABILITIES = "images", "logits", "probabilities"
 
@@ -125,8 +126,16 @@ class GraphWriter(ABC, Generic[Tensor]):
         """Sum or product with broadcasting, or channels one after the other."""
 
     def array(self, variable: Any) -> np.ndarray:
-        """A weight of the model, in float32."""
-        return np.asarray(keras.ops.convert_to_numpy(variable.value), dtype=np.float32)
+        """A weight of the model as an array of float32; for float16 it is rounded here, the same for every format."""
+        values = np.asarray(keras.ops.convert_to_numpy(variable.value), dtype=np.float32)
+        if self.settings.precision != FLOAT16:
+            return values
+        if not np.abs(values).max(initial=0) <= FLOAT16_MAX:
+            raise InputError(
+                f"The weight '{variable.path}' has values above {FLOAT16_MAX:.0f}, which float16 cannot hold. "
+                "Export in float32."
+            )
+        return in_float16(values)
 
     def write_model(self, model: Any, images: Tensor) -> dict[str, Tensor]:
         """Writes the whole model; its outputs by name: 'logits' or 'probabilities' where there is one.
@@ -198,7 +207,7 @@ class GraphWriter(ABC, Generic[Tensor]):
             pads = (top, left, bottom, right)
         convolution = Convolution(
             name=layer.name,
-            kernel=self._kernel(layer),
+            kernel=self.array(layer.kernel),
             bias=self.array(layer.bias) if layer.use_bias else None,
             strides=tuple(layer.strides),
             dilations=tuple(layer.dilation_rate),
@@ -209,14 +218,6 @@ class GraphWriter(ABC, Generic[Tensor]):
         active = self._active(layer)
         convolved = self.convolve(tensor, convolution, f"{label}/conv" if active else label)
         return self.activate(convolved, active, label) if active else convolved
-
-    def _kernel(self, layer: Any) -> np.ndarray:
-        kernel = self.array(layer.kernel)
-        if self.settings.precision == FLOAT16 and not np.abs(kernel).max(initial=0) <= FLOAT16_MAX:
-            raise InputError(
-                f"'{layer.name}' has weights that float16 cannot hold (above {FLOAT16_MAX:.0f}). Export it in float32."
-            )
-        return kernel
 
     def _active(self, layer: Any) -> Activation | None:
         name = keras.activations.serialize(layer.activation)
@@ -237,7 +238,7 @@ class GraphWriter(ABC, Generic[Tensor]):
             raise InputError(
                 f"{self.what} export writes Dense for vectors (N, C); '{layer.name}' gets {call.input_shapes[0]}."
             )
-        dense = Dense(layer.name, self._kernel(layer), self.array(layer.bias) if layer.use_bias else None)
+        dense = Dense(layer.name, self.array(layer.kernel), self.array(layer.bias) if layer.use_bias else None)
         active = self._active(layer)
         product = self.dense(tensors[0], dense, f"{label}/gemm" if active else label)
         return self.activate(product, active, label) if active else product
@@ -336,9 +337,15 @@ def image_shape(model: Any, settings: Settings, what: str) -> tuple[int | None, 
     return fixed[0], fixed[1], fixed[2], int(own[3])
 
 
-def scale_and_shift(settings: Settings) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels times the first, plus the second, are normalized images; each (channels,) in float32."""
-    if settings.preprocessing is None:
+def scale_and_shift(preprocessing: Preprocessing | None, precision: str) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels times the first, plus the second, are normalized images; each (channels,), rounded to the precision."""
+    if preprocessing is None:
         raise InputError("There is no preprocessing to write into the artifact.")
-    mean, std = (np.asarray(part, np.float64) for part in (settings.preprocessing.mean, settings.preprocessing.std))
-    return (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
+    mean, std = (np.asarray(part, np.float64) for part in (preprocessing.mean, preprocessing.std))
+    scale, shift = (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
+    return (in_float16(scale), in_float16(shift)) if precision == FLOAT16 else (scale, shift)
+
+
+def in_float16(values: np.ndarray) -> np.ndarray:
+    """The values that float16 can hold next to these, in their own type."""
+    return values.astype(np.float16).astype(values.dtype)

@@ -71,7 +71,7 @@ class _Writer(GraphWriter[Any]):
     def prepared(self, images: Any) -> Any:
         if self.settings.preprocessing is None:
             return images
-        scale, shift = scale_and_shift(self.settings)
+        scale, shift = scale_and_shift(self.settings.preprocessing, self.settings.precision)
         return self.tf.cast(images, self.tf.float32) * scale + shift
 
     def weight(self, name: str, array: np.ndarray) -> Any:

@@ -11,14 +11,12 @@ from typing import Any
 
 from repvgg.blocks import ReparameterizableBlock
 from repvgg.conversion import reparameterize
-from repvgg.errors import VerificationError
-from repvgg.exporters import TARGETS, TOLERANCES, Settings
+from repvgg.exporters import TARGETS, Settings
+from repvgg.exporting.proof import proved
 from repvgg.exporting.request import checked_request
 from repvgg.files import atomic_output
 from repvgg.layers import all_layers
 from repvgg.metadata import Metadata, get_metadata
-from repvgg.runners import load_runner
-from repvgg.runners.keras import KerasRunner
 from repvgg.verification import VerificationReport, verify
 
 
@@ -91,7 +89,7 @@ def export(
     write: Callable[[Any, Path, Metadata, Settings], None] = import_module(target.module).write
     with atomic_output(path, [path.with_suffix(ending).name for ending in target.beside]) as temporary:
         write(deployed, temporary, metadata, settings)
-        report = _proved(deployed, temporary, TOLERANCES[precision], images)
+        report = proved(deployed, temporary, precision, images)
     parts = [path, *(path.with_suffix(ending) for ending in target.beside)]
     return Export(path, sum(file.stat().st_size for part in parts for file in _files(part)), report, converted)
 
@@ -108,22 +106,6 @@ def _deployed(model: Any, settings: Settings) -> tuple[Any, Metadata, bool]:
     if settings.softmax:
         metadata = replace(metadata, output="probabilities")
     return deployed, metadata, converted
-
-
-def _proved(deployed: Any, path: Path, rtol: float, images: Any) -> VerificationReport:
-    """Loads what was written and compares it on probe inputs, and on the caller's images if there are any.
-
-    Raises:
-        VerificationError: if it differs.
-    """
-    reference, runner = KerasRunner(deployed), load_runner(path)
-    reports = [verify(reference, runner, rtol=rtol)]
-    if images is not None:
-        reports.append(verify(reference, runner, images, rtol=rtol))
-    report = max(reports, key=lambda report: report.max_relative_error)
-    if not report.passed:
-        raise VerificationError(f"'{path.name}' was not kept: {report.summary()}")
-    return report
 
 
 def _both_sides(image_size: int | tuple[int, int] | None) -> tuple[int, int] | None:

@@ -11,7 +11,7 @@ import numpy as np
 from repvgg.dependencies import require
 from repvgg.errors import FileError
 from repvgg.metadata import Metadata
-from repvgg.runner import Runner
+from repvgg.runner import Runner, as_input
 
 METADATA_MEMBER = "repvgg.json"
 
@@ -56,11 +56,12 @@ class LiteRTRunner(Runner):
         return next(iter(self.outputs(images).values()))
 
     def outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        if self._ready != images.shape:
-            self._interpreter.resize_tensor_input(self._input["index"], images.shape)
+        batch = as_input(self, images, self._input["dtype"])
+        if self._ready != batch.shape:
+            self._interpreter.resize_tensor_input(self._input["index"], batch.shape)
             self._interpreter.allocate_tensors()
-            self._ready = images.shape
-        self._interpreter.set_tensor(self._input["index"], np.ascontiguousarray(images, self._input["dtype"]))
+            self._ready = batch.shape
+        self._interpreter.set_tensor(self._input["index"], np.ascontiguousarray(batch))
         self._interpreter.invoke()
         found = {name: self._interpreter.get_tensor(index) for name, index in self._names.items()}
         return {"output": next(iter(found.values()))} if len(found) == 1 else found

@@ -1,5 +1,6 @@
 """ONNX files in ONNX Runtime."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,15 @@ import numpy as np
 from repvgg.dependencies import require
 from repvgg.errors import FileError
 from repvgg.metadata import Metadata
-from repvgg.runner import Runner
+from repvgg.runner import Runner, as_input
 
 METADATA_KEY = "repvgg"
 
-_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
+_TYPES: Mapping[str, type[np.generic]] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(uint8)": np.uint8,
+}
 
 
 class OnnxRunner(Runner):
@@ -60,7 +65,7 @@ class OnnxRunner(Runner):
         return next(iter(self.outputs(images).values()))
 
     def outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        batch = np.asarray(images, dtype=self._dtype)
+        batch = as_input(self, images, self._dtype)
         if self._channels_first:
             batch = np.ascontiguousarray(batch.transpose(0, 3, 1, 2))
         results = self.session.run(self._outputs, {self._input.name: batch})

@@ -1,5 +1,6 @@
 """OpenVINO models (`.xml` with the `.bin` beside it) in OpenVINO."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,11 @@ from repvgg.dependencies import require
 from repvgg.errors import FileError
 from repvgg.files import require_file
 from repvgg.metadata import Metadata
-from repvgg.runner import Runner
+from repvgg.runner import Runner, as_input
 
 METADATA_PATH = ["repvgg", "metadata"]
 
-_TYPES = {"f32": np.float32, "u8": np.uint8}
+_TYPES: Mapping[str, type[np.generic]] = {"f32": np.float32, "u8": np.uint8}
 
 
 class OpenVINORunner(Runner):
@@ -62,7 +63,7 @@ class OpenVINORunner(Runner):
         return next(iter(self.outputs(images).values()))
 
     def outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        batch = np.asarray(images, dtype=self._dtype)
+        batch = as_input(self, images, self._dtype)
         if self._channels_first:
             batch = batch.transpose(0, 3, 1, 2)
         found = self._compiled([np.ascontiguousarray(batch)])

@@ -8,7 +8,7 @@ import numpy as np
 
 from repvgg.errors import FileError
 from repvgg.metadata import Metadata
-from repvgg.runner import Runner
+from repvgg.runner import Runner, as_input
 
 SIGNATURE = "serving_default"
 METADATA_FILE = Path("assets.extra", "repvgg.json")
@@ -22,7 +22,7 @@ class SavedModelRunner(Runner):
         self._function = function
         self.name = name
         self._input, spec = _one_input(function)
-        self._dtype = spec.dtype
+        self._dtype = spec.dtype.as_numpy_dtype
         self.batch_size, *sides = spec.shape
         self.input_shape = tuple(sides)
         self.metadata = replace(metadata, input="uint8") if spec.dtype == "uint8" else metadata
@@ -61,8 +61,9 @@ class SavedModelRunner(Runner):
     def outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
         import tensorflow as tf
 
-        found = self._function(**{self._input: tf.constant(images, self._dtype)})
-        arrays = {name: value.numpy() for name, value in found.items()}
+        found = self._function(**{self._input: tf.constant(as_input(self, images, self._dtype))})
+        # A signature keeps names, and no order.
+        arrays = {name: found[name].numpy() for name in sorted(found)}
         return {"output": next(iter(arrays.values()))} if len(arrays) == 1 else arrays
 
 

@@ -53,7 +53,7 @@ def differences(reference: Mapping[str, np.ndarray], candidate: Mapping[str, np.
     Raises:
         InputError: if the names differ.
     """
-    if list(reference) != list(candidate):
+    if set(reference) != set(candidate):
         raise InputError(
             f"The networks have different outputs: {', '.join(reference)} and {', '.join(candidate)}. "
             "Only two forms of one network can be compared."

@@ -1,0 +1,54 @@
+"""Every target and precision of the table: written, loaded by its own runtime, and compared."""
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+from exported import NETWORKS, PAIRS, TOLERANCES, deployed, write
+
+from helpers import Array, Shape, infer, random_images, relative_error
+from repvgg.exporters import TARGETS
+from repvgg.runners import load_runner
+
+for module in ("onnx", "onnxruntime", "openvino", "ai_edge_litert"):
+    pytest.importorskip(module)
+
+
+@cache
+def answers(network: str, shape: Shape) -> tuple[Array, Array]:
+    """Images, and what Keras makes of them."""
+    images = random_images(shape)
+    return images, infer(deployed(network), images)
+
+
+@pytest.mark.parametrize(("name", "precision"), PAIRS)
+@pytest.mark.parametrize("network", list(NETWORKS))
+def test_every_network_target_and_precision(network: str, name: str, precision: str, tmp_path: Path) -> None:
+    model = deployed(network)
+
+    result = write(model, tmp_path, name, precision)
+
+    assert not result.converted
+    assert result.size == sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file())
+    runner = load_runner(result.path)
+    assert runner.name == result.path.name
+    assert runner.input_shape == model.input_shape[1:]
+    assert runner.batch_size is None
+    height, width, channels = runner.input_shape
+    for size in (64, 75) if height is None else (0,):
+        images, expected = answers(network, (3, height or size, width or size, channels or 3))
+        error = relative_error(expected, runner(images))
+        assert error <= TOLERANCES[precision]
+        # Weights that were stored in half the bits give other answers; none at all would be no float16.
+        assert precision == "float32" or error > 1e-6
+
+
+@pytest.mark.parametrize("name", [name for name in TARGETS if "float16" in TARGETS[name].precisions])
+def test_float16_is_half_the_size(name: str, tmp_path: Path) -> None:
+    model = deployed("plain")
+    weights = 4 * model.count_params()
+    full = write(model, tmp_path, name).size
+    half = write(model, tmp_path, name, "float16", force=True).size
+    # Biases may stay in float32, and casts take some room.
+    assert weights < full
+    assert full - half == pytest.approx(weights / 2, rel=0.06)
