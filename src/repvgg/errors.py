@@ -11,6 +11,7 @@
     │   ├── MissingDependencyError  an optional package that is not installed
     │   └── ConversionError         a model that cannot be re-parameterized
     ├── VerificationError           two forms do not agree (command line: exit status 1)
+    │   └── AccuracyError           an INT8 network that lost more than it was allowed to
     └── TrainingError               training came to an end before its time (command line: exit status 1)
         ├── TrainingDivergedError   the loss is no number any more
         └── InterruptedTrainingError    it was asked to stop, and its state is saved
@@ -96,3 +97,15 @@ class InterruptedTrainingError(TrainingError):
         self.step = step
         self.exit_status = 128 + signal_number
         super().__init__(f"Stopped at step {step}; its state is saved. The same command with --resume goes on from there.")
+
+
+class AccuracyError(VerificationError):
+    """An INT8 network that lost more than it was allowed to.
+
+    Attributes:
+        report: what was tried (`repvgg.quantization.Int8Report`).
+    """
+
+    def __init__(self, message: str, report: object) -> None:
+        super().__init__(message)
+        self.report = report

@@ -1,11 +1,7 @@
 """ONNX with quantize and dequantize nodes (QDQ), by ONNX Runtime's own quantizer."""
 
-import io
-import logging
-import platform
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +11,10 @@ from repvgg.dependencies import require
 from repvgg.exporters import Settings
 from repvgg.exporters import onnx as float_onnx
 from repvgg.metadata import Metadata
+from repvgg.quantization.processor import saturates
+from repvgg.quantization.quiet import quiet
 from repvgg.quantization.schemes import Scheme
-from repvgg.quantization.steps import batches
+from repvgg.quantization.steps import whole_batches
 from repvgg.runners.onnx import METADATA_KEY
 
 BATCH = 8
@@ -25,23 +23,21 @@ BATCH = 8
 PERCENTILE = 99.99
 
 
-def quantize(
-    model: Any, path: Path, metadata: Metadata, images: np.ndarray, scheme: Scheme, float_layers: Sequence[str]
-) -> None:
-    """Writes `model` with 8-bit weights (signed) and activations (unsigned), which is what x86 and ARM kernels take."""
+def quantize(model: Any, images: np.ndarray, scheme: Scheme, float_layers: Sequence[str], settings: Settings) -> Any:
+    """The model as an `onnx.ModelProto` with 8-bit weights (signed) and activations (unsigned)."""
     ort = require("onnxruntime.quantization", extra="onnx", purpose="INT8 for ONNX Runtime")
     onnx = require("onnx", extra="onnx", purpose="INT8 for ONNX Runtime")
+    shapes = require("onnxruntime.quantization.shape_inference", extra="onnx", purpose="INT8 for ONNX Runtime")
     methods = ort.CalibrationMethod
-    with tempfile.TemporaryDirectory() as folder, _quiet():
-        source, prepared = Path(folder, "float.onnx"), Path(folder, "prepared.onnx")
-        float_onnx.write(model, source, metadata, Settings())
-        require("onnxruntime.quantization.shape_inference", extra="onnx", purpose="INT8").quant_pre_process(
-            source, prepared, skip_optimization=True, skip_symbolic_shape=True
-        )
+    size = settings.batch or model.inputs[0].shape[0] or BATCH
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        source, prepared, quantized = (Path(folder, f"{name}.onnx") for name in ("float", "prepared", "int8"))
+        float_onnx.write(model, source, Metadata(), settings)
+        shapes.quant_pre_process(source, prepared, skip_optimization=True, skip_symbolic_shape=True)
         ort.quantize_static(
             prepared,
-            path,
-            _reader(ort)(images, float_onnx.INPUT, model.inputs[0].shape[0] or BATCH),
+            quantized,
+            _reader(ort)(images, float_onnx.INPUT, size),
             quant_format=ort.QuantFormat.QDQ,
             per_channel=scheme.per_channel,
             reduce_range=saturates(),
@@ -61,21 +57,15 @@ def quantize(
                 "CalibStridedMinMax": 1,
             },
         )
-    proto = onnx.load(path)
-    onnx.helper.set_model_props(proto, {METADATA_KEY: metadata.to_json()})
-    onnx.checker.check_model(proto)
-    path.write_bytes(proto.SerializeToString())
+        return onnx.load(quantized)
 
 
-def saturates() -> bool:
-    """Whether this machine's 8-bit products may overflow on the way, so that weights get 7 bits only.
-
-    x86 before VNNI adds pairs of products in 16 bits. Where nothing can be found out, caution costs a little precision.
-    """
-    if platform.machine().lower() not in ("x86_64", "amd64", "i386", "i686"):
-        return False
-    cpu = Path("/proc/cpuinfo")
-    return not (cpu.exists() and "vnni" in cpu.read_text())
+def save(artifact: Any, path: Path, metadata: Metadata) -> None:
+    """Writes `path`."""
+    onnx = require("onnx", extra="onnx", purpose="INT8 for ONNX Runtime")
+    onnx.helper.set_model_props(artifact, {METADATA_KEY: metadata.to_json()})
+    onnx.checker.check_model(artifact)
+    path.write_bytes(artifact.SerializeToString())
 
 
 def _nodes(proto: Any, layers: Sequence[str]) -> list[str]:
@@ -93,7 +83,7 @@ def _reader(ort: Any) -> Any:
 
         def __init__(self, images: np.ndarray, name: str, size: int) -> None:
             self.name = name
-            self.parts = [part for part in batches(images, size) if len(part) == size] or [images]
+            self.parts = list(whole_batches(images, size))
             self.set_range(0, len(self.parts))
 
         def __len__(self) -> int:
@@ -107,16 +97,3 @@ def _reader(ort: Any) -> Any:
             return None if part is None else {self.name: np.ascontiguousarray(part.transpose(0, 3, 1, 2))}
 
     return Reader
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the quantizer's progress, and its advice to preprocess, which it gives although that was done."""
-    logger = logging.getLogger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logger.setLevel(level)

@@ -128,6 +128,12 @@ def batches(images: np.ndarray, size: int = 32) -> Iterator[np.ndarray]:
         yield images[start : start + size]
 
 
+def whole_batches(images: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """The images in batches of one size; the last is filled up from the beginning."""
+    for start in range(0, len(images), size):
+        yield images[np.arange(start, start + size) % len(images)]
+
+
 def spread(images: np.ndarray, count: int) -> np.ndarray:
     """At most `count` of the images, evenly spread over all of them."""
     if len(images) <= count:

@@ -1,0 +1,72 @@
+"""OpenVINO models in INT8, by NNCF, which is OpenVINO's own quantizer."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from repvgg.dependencies import require
+from repvgg.exporters import Settings
+from repvgg.exporters.openvino import build
+from repvgg.metadata import Metadata
+from repvgg.quantization.processor import saturates
+from repvgg.quantization.quiet import quiet
+from repvgg.quantization.schemes import Scheme
+from repvgg.quantization.steps import whole_batches
+from repvgg.runners.openvino import METADATA_PATH
+
+BATCH = 8
+
+
+def quantize(model: Any, images: np.ndarray, scheme: Scheme, float_layers: Sequence[str], settings: Settings) -> Any:
+    """The model as an `openvino.Model` with 8-bit weights and activations."""
+    nncf = require("nncf", extra="openvino", purpose="INT8 for OpenVINO")
+    with quiet("nncf"):
+        network = build(model, settings)
+        size = settings.batch or model.inputs[0].shape[0] or BATCH
+        parts = [np.ascontiguousarray(part.transpose(0, 3, 1, 2)) for part in whole_batches(images, size)]
+        nodes = _nodes(network, float_layers)
+        return nncf.quantize(
+            network,
+            nncf.Dataset(parts),
+            # Symmetric where values are symmetric, and from 0 on behind a ReLU.
+            preset=nncf.QuantizationPreset.MIXED,
+            target_device=nncf.TargetDevice.CPU,
+            subset_size=len(parts),
+            ignored_scope=nncf.IgnoredScope(names=nodes) if nodes else None,
+            advanced_parameters=_advanced(scheme),
+        )
+
+
+def save(artifact: Any, path: Path, metadata: Metadata) -> None:
+    """Writes `path` and its `.bin`."""
+    openvino = require("openvino", extra="openvino", purpose="INT8 for OpenVINO")
+    artifact.set_rt_info(metadata.to_json(), METADATA_PATH)
+    openvino.save_model(artifact, path, compress_to_fp16=False)
+
+
+def _advanced(scheme: Scheme) -> Any:
+    advanced = require("nncf.quantization.advanced_parameters", extra="openvino", purpose="INT8 for OpenVINO")
+    ranges = require("nncf.quantization.range_estimator", extra="openvino", purpose="INT8 for OpenVINO")
+    estimators = ranges.RangeEstimatorParametersSet
+    return advanced.AdvancedQuantizationParameters(
+        # x86 before VNNI adds up pairs of products in 16 bits, which the first layer's can overflow.
+        overflow_fix=advanced.OverflowFix.FIRST_LAYER if saturates() else advanced.OverflowFix.DISABLE,
+        # Biases are corrected before, in the same way for every target, where the scheme wants it.
+        disable_bias_correction=True,
+        weights_quantization_params=advanced.QuantizationParameters(per_channel=scheme.per_channel),
+        activations_quantization_params=advanced.QuantizationParameters(per_channel=False),
+        activations_range_estimator_params={
+            "minmax": estimators.MINMAX,
+            "percentile": estimators.MEAN_QUANTILE,
+            "entropy": estimators.HISTOGRAM,
+        }[scheme.calibrator],
+    )
+
+
+def _nodes(network: Any, layers: Sequence[str]) -> list[str]:
+    """The products of the layers: called like the layer, or 'layer/product' where a bias is added."""
+    kinds = ("Convolution", "GroupConvolution", "MatMul")
+    names = [node.get_friendly_name() for node in network.get_ops() if node.get_type_name() in kinds]
+    return [name for name in names if any(name == layer or name.startswith(f"{layer}/") for layer in layers)]
