@@ -160,7 +160,7 @@ RECIPES: Mapping[str, Recipe] = {
         weight_decay=5e-4,
         label_smoothing=0.1,
         size=128,
-        augmentation=Augmentation(crop_scale=(0.25, 1.0), rand_augment=RandAugment(num_ops=1, magnitude=5)),
+        augmentation=Augmentation(crop_scale=(0.3, 1.0), rand_augment=RandAugment(num_ops=1, magnitude=5)),
         about="From scratch on some thousand images of one's own.",
     ),
 }
