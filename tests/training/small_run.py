@@ -7,6 +7,7 @@ Prints 'step N' after each step. Names are arguments of `repvgg.train`, values a
 
 import json
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +69,14 @@ def main() -> None:
 
     import repvgg.training.run as room
     from repvgg.training.cluster import Cluster
-    from repvgg.training.distribution import connect
+    from repvgg.training.processes import joined
 
     room.StateKeeper = Telling  # type: ignore[misc]
-    if cluster is not None:
-        address, count, number = cluster.split(",")
-        connect(Cluster(address, int(count), int(number)))
-    train(data, small_model(), output=output, resume="--resume" in rest, **small_settings(**changes))
+    with ExitStack() as stack:
+        if cluster is not None:
+            address, count, number = cluster.split(",")
+            stack.enter_context(joined(Cluster(address, int(count), int(number))))
+        train(data, small_model(), output=output, resume="--resume" in rest, **small_settings(**changes))
 
 
 if __name__ == "__main__":

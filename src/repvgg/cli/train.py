@@ -1,5 +1,6 @@
 """`repvgg train`."""
 
+from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -23,10 +24,18 @@ class Precision(StrEnum):
 def command(
     data: Annotated[Path, typer.Argument(help="A folder with one sub-folder a class, or train/ and val/, or shards.")],
     model: Annotated[str, typer.Option(help="A network's name; `repvgg list` has them.")] = "RepVGG-A0",
-    recipe: Annotated[str, typer.Option(help="paper, paper-heavy, plus, finetune or quick.")] = "quick",
+    recipe: Annotated[
+        str | None, typer.Option(help="quick (the default), finetune, paper, paper-heavy, plus, or qat (with --qat).")
+    ] = None,
     size: Annotated[int | None, typer.Option(help="Pixels a side; the recipe's if not given.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the images; the recipe's if not given.")] = None,
     weights: Annotated[str | None, typer.Option(help="What to begin with: imagenet, or a file.")] = None,
+    qat: Annotated[
+        Path | None, typer.Option(help="A trained .keras file or checkpoint to train on in 8-bit numbers.")
+    ] = None,
+    per_channel: Annotated[
+        bool, typer.Option("--per-channel", help="With --qat: a scale for each channel of a kernel, not one for all.")
+    ] = False,
     output: Annotated[Path | None, typer.Option(help="The run's folder; runs/MODEL-DATA if not given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in that folder, if any.")] = False,
     force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,
@@ -112,9 +121,14 @@ def command(
     from repvgg.cli.terminal import console, start_keras
     from repvgg.training.recipe import get_recipe
 
+    if per_channel and qat is None:
+        raise InputError("--per-channel is about --qat, which is not given.")
+    if qat is not None and weights is not None:
+        raise InputError("--weights and --qat both say what to begin with. Give one of them.")
+
     cluster = _cluster(coordinator, num_processes, process_id)
     # A misspelt recipe or value is told of before minutes of starting up.
-    chosen = get_recipe(recipe).changed(
+    chosen = get_recipe(recipe or ("quick" if qat is None else "qat")).changed(
         size=size,
         epochs=epochs,
         batch_size=batch,
@@ -141,30 +155,31 @@ def command(
     if rand_augment is not None:
         chosen = chosen.with_rand_augment(*rand_augment)
     start_keras()
-    from repvgg.training.distribution import connect, make_deterministic
+    from repvgg.training.distribution import make_deterministic
+    from repvgg.training.processes import joined
+    from repvgg.training.quantized import quantized_start
     from repvgg.training.run import train
 
     if deterministic:
         make_deterministic()
-    if cluster is not None:
-        connect(cluster)
-    train(
-        data,
-        model,
-        recipe=chosen,
-        output=output,
-        weights=weights,
-        seed=seed,
-        holdout=holdout,
-        dtype=precision.value,
-        save_steps=save_steps,
-        tensorboard=tensorboard,
-        strict=strict,
-        resume=resume,
-        force=force,
-        # The others say the same; one voice is enough.
-        out=console() if not process_id else None,
-    )
+    with joined(cluster) if cluster is not None else nullcontext():
+        train(
+            data,
+            model if qat is None else quantized_start(qat, per_channel=per_channel),
+            recipe=chosen,
+            output=output,
+            weights=weights,
+            seed=seed,
+            holdout=holdout,
+            dtype=precision.value,
+            save_steps=save_steps,
+            tensorboard=tensorboard,
+            strict=strict,
+            resume=resume,
+            force=force,
+            # The others say the same; one voice is enough.
+            out=console() if not process_id else None,
+        )
 
 
 def _cluster(coordinator: str | None, num_processes: int | None, process_id: int | None):  # type: ignore[no-untyped-def]

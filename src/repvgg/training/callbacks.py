@@ -28,6 +28,8 @@ class StateKeeper(keras.callbacks.Callback):
         progress: where the run is; kept current.
         save_steps: steps between checkpoints within an epoch.
         on_epoch: called with the row of figures of each epoch, before that epoch's checkpoint is written.
+        asked_to_stop: where several processes train together: called with each step, it tells whether all of them stop
+            after this one. A SIGTERM to any of them is its business then.
     """
 
     def __init__(
@@ -38,9 +40,11 @@ class StateKeeper(keras.callbacks.Callback):
         steps_per_epoch: int,
         save_steps: int,
         on_epoch: Callable[[dict[str, float]], None],
+        asked_to_stop: Callable[[int], bool] | None = None,
     ) -> None:
         super().__init__()
         self.folder = folder
+        self.asked_to_stop = asked_to_stop
         self.progress = progress
         self.steps_per_epoch = steps_per_epoch
         self.save_steps = save_steps
@@ -68,6 +72,8 @@ class StateKeeper(keras.callbacks.Callback):
         loss = float((logs or {})["loss"])
         if not math.isfinite(loss):
             raise TrainingDivergedError(self.progress.step, loss)
+        if self.asked_to_stop is not None and self.asked_to_stop(self.progress.step):
+            self._stop = signal.SIGTERM
         within = self.progress.step % self.steps_per_epoch
         if within == 0:
             # The validation comes first; its figures belong to this state.
@@ -103,14 +109,21 @@ class StateKeeper(keras.callbacks.Callback):
     @contextmanager
     def stopping_on_signals(self) -> Iterator[None]:
         """Inside, Ctrl-C and SIGTERM let the step end, save and then stop; a second one stops at once."""
+        asked = False
 
         def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-            if self._stop is not None:
+            nonlocal asked
+            if asked:
                 raise KeyboardInterrupt
-            self._stop = number
+            asked = True
+            if self.asked_to_stop is None:
+                self._stop = number
+            else:
+                signal.raise_signal(signal.SIGTERM)
 
+        numbers = [signal.SIGINT] if self.asked_to_stop is not None else [signal.SIGINT, signal.SIGTERM]
         try:
-            before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+            before = {number: signal.signal(number, handle) for number in numbers}
         except ValueError:
             # Not the main thread, which alone may set handlers; whoever runs us there stops us in their own way.
             yield

@@ -1,34 +1,12 @@
-"""Several processes or devices as one: Keras's distribution on JAX, replicas of one machine's GPUs on TensorFlow."""
+"""Several devices as one: Keras's distribution on JAX, replicas of one machine's GPUs on TensorFlow."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from repvgg.errors import InputError
 from repvgg.pipeline import Share
-from repvgg.training.cluster import Cluster
-
-
-def connect(cluster: Cluster) -> None:
-    """Joins the other processes; returns when all are there. Called before anything else touches the devices.
-
-    Raises:
-        InputError: on a backend other than JAX.
-    """
-    import keras
-
-    if keras.backend.backend() != "jax":
-        raise InputError(
-            f"Several processes train together on JAX, and the Keras backend is '{keras.backend.backend()}'. "
-            "Set KERAS_BACKEND=jax on every host."
-        )
-    import jax
-
-    if os.environ.get("JAX_PLATFORMS", "") in ("", "cpu"):
-        # Without it processes on CPUs cannot exchange anything; accelerators do not look at it.
-        jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    keras.distribution.initialize(cluster.coordinator, cluster.num_processes, cluster.process_id)
+from repvgg.training.processes import noticing_losses, part
 
 
 def make_deterministic() -> None:
@@ -106,13 +84,12 @@ def _jax_devices(keras: Any) -> Iterator[int]:
     if count == 1:
         yield 1
         return
-    before = keras.distribution.distribution()
     # Each process reads its own share, so Keras must not cut it once more.
-    keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
-    try:
-        yield count
-    finally:
-        keras.distribution.set_distribution(before)
+    with noticing_losses():
+        with keras.distribution.DataParallel(auto_shard_dataset=False).scope():
+            yield count
+        # All have come to the end. What is left to do needs one process on one device, and may take its time.
+        part()
 
 
 def _tensorflow_devices() -> Iterator[int]:

@@ -12,6 +12,7 @@ from repvgg.errors import VerificationError
 from repvgg.evaluation.metrics import Tally
 from repvgg.metadata import Preprocessing, get_metadata, set_metadata
 from repvgg.pipeline import evaluation_batches
+from repvgg.runner import Runner
 from repvgg.runners.keras import KerasRunner
 from repvgg.saving import save_model
 from repvgg.training.checkpoint import Progress
@@ -60,7 +61,8 @@ def finish(
     """
     deployed = reparameterize(network)
     report = verify(network, deployed, rtol=RTOL)
-    outcome, tally, mistakes = _compare(network, deployed, validation, progress.best_epoch or 0)
+    comparison = compare(KerasRunner(network), KerasRunner(deployed), validation, progress.best_epoch or 0)
+    outcome = comparison.outcome
     if not report.passed or outcome.relative_difference > RTOL:
         raise VerificationError(
             f"{report.summary()} On the validation images the logits differ by "
@@ -69,8 +71,7 @@ def finish(
         )
     set_metadata(deployed, verification={**report.to_dict(), "validation": asdict(outcome)})
     save_model(deployed, folder / DEPLOYED, force=True)
-    names = get_metadata(network).class_names or ()
-    draw_training(folder / PICTURE, progress.history, tally.confusion, names, mistakes, outcome.top1)
+    comparison.draw(folder, progress)
     folder.write_text(README, _readme(network, outcome, progress))
     console.print(_table(network, deployed, outcome))
     console.print(f"Everything is in [bold]{folder.path}/[/] (start with README.md and {PICTURE}).", soft_wrap=True)
@@ -81,17 +82,38 @@ Mistake = tuple[np.ndarray, str, str, float]
 """The image as the network got it, but in [0, 1]; true class, predicted class, probability of that."""
 
 
-def _compare(network: Any, deployed: Any, validation: Source, epoch: int) -> tuple[Outcome, Tally, list[Mistake]]:
-    metadata = get_metadata(network)
+@dataclass(frozen=True)
+class Comparison:
+    """Two forms on the validation images: how they did, and what the first of them mixes up."""
+
+    outcome: Outcome
+    tally: Tally
+    class_names: tuple[str, ...]
+    mistakes: list[Mistake]
+
+    def draw(self, folder: RunFolder, progress: Progress) -> None:
+        """Writes the run's picture."""
+        draw_training(
+            folder / PICTURE,
+            progress.history,
+            self.tally.confusion,
+            self.class_names,
+            self.mistakes,
+            self.outcome.top1,
+        )
+
+
+def compare(reference: Runner, candidate: Runner, validation: Source, epoch: int) -> Comparison:
+    """Runs both on every validation image, prepared as the reference's metadata say."""
+    metadata = reference.metadata
     preprocessing = metadata.preprocessing or Preprocessing()
     names = metadata.class_names or ()
-    runners = KerasRunner(network), KerasRunner(deployed)
     tally, second = Tally(len(names), SHOWN_MISTAKES), Tally(len(names), 0)
     found = Difference(0.0, 0.0)
     same, seen = 0, 0
     pictures: dict[int, np.ndarray] = {}
     for images, labels in evaluation_batches(validation, preprocessing, batch_size=BATCH).as_numpy_iterator():
-        expected, received = (runner(images) for runner in runners)
+        expected, received = reference(images), candidate(images)
         indices = np.arange(seen, seen + len(images))
         tally.add(expected, labels, indices)
         second.add(received, labels, indices)
@@ -115,7 +137,7 @@ def _compare(network: Any, deployed: Any, validation: Source, epoch: int) -> tup
         relative_difference=found.relative,
         best_epoch=epoch,
     )
-    return outcome, tally, mistakes
+    return Comparison(outcome, tally, names, mistakes)
 
 
 def _table(network: Any, deployed: Any, outcome: Outcome) -> Table:

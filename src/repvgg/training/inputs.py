@@ -1,5 +1,6 @@
 """The images of a run: found, looked through before the first epoch, and the same again when the run goes on."""
 
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,13 @@ class Inputs:
     training: Source
     validation: Source
     broken: tuple[tuple[str, str], ...] = ()
+
+    def fingerprint(self) -> tuple[object, ...]:
+        """The same for the same images in the same order, wherever their folder lies."""
+        return tuple(
+            (source.class_names, len(source), zlib.crc32(source.labels.tobytes()), _crc_of_names(source))
+            for source in (self.training, self.validation)
+        )
 
 
 def find_inputs(
@@ -59,6 +67,12 @@ def find_inputs(
     _keep(folder, {"kind": "folders", "files": files, "broken": [list(row) for row in broken]}, resumed=resumed)
     training, validation = (FolderSource(report.images, report.plain) for report in reports.values())
     return Inputs(training, validation, broken)
+
+
+def _crc_of_names(source: Source) -> int:
+    if not isinstance(source, FolderSource):
+        return 0
+    return zlib.crc32("\n".join(path.name for path in source.images.paths).encode("utf-8", "surrogateescape"))
 
 
 def _files(report: ScanReport, root: Path) -> list[list[Any]]:

@@ -32,7 +32,7 @@ class Recipe:
         accumulate: steps whose gradients are averaged before the weights move.
         clip_norm: limit of the norm of all gradients together; None for none.
         augmentation: what happens to training images.
-        size: pixels a side of the training images.
+        size: pixels a side of the training images; None for what the network carries.
         test_size: pixels a side in evaluation where that differs; None where it does not.
         about: where the recipe comes from, and what was seen of it.
 
@@ -54,7 +54,7 @@ class Recipe:
     accumulate: int = 1
     clip_norm: float | None = None
     augmentation: Augmentation = field(default_factory=Augmentation)
-    size: int = 224
+    size: int | None = 224
     test_size: int | None = None
     about: str = ""
 
@@ -150,6 +150,15 @@ RECIPES: Mapping[str, Recipe] = {
         label_smoothing=0.1,
         augmentation=Augmentation(crop_scale=(0.3, 1.0)),
         about="From weights that exist (--weights) to other classes: a tenth of the rate of a training from scratch.",
+    ),
+    "qat": Recipe(
+        epochs=5,
+        batch_size=32,
+        learning_rate=0.004,
+        warmup_epochs=0.5,
+        augmentation=Augmentation(crop_scale=(0.6, 1.0)),
+        size=None,
+        about="Quantization-aware training of a network that is trained already (--qat): a hundredth of the rate.",
     ),
     "quick": Recipe(
         epochs=40,

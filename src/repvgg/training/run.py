@@ -23,7 +23,9 @@ from repvgg.training.distribution import all_devices, placed, this_share
 from repvgg.training.feeding import validation_batches, with_outputs
 from repvgg.training.finish import Outcome, finish
 from repvgg.training.inputs import Inputs, find_inputs
+from repvgg.training.processes import asked_to_stop, require_agreement
 from repvgg.training.progress import ProgressBar, progress_bar
+from repvgg.training.quantized import finish_quantized, is_quantized
 from repvgg.training.recipe import Recipe, get_recipe
 from repvgg.training.run_folder import BEST, CHECKPOINTS, LAST, TENSORBOARD, RunFolder, versions
 from repvgg.zoo import create_model
@@ -130,6 +132,7 @@ def train(
             resumed=resumed,
             scanning=scanning,
         )
+    require_agreement({"the settings": settings, "the images": inputs.fingerprint()})
     _tell_inputs(console, inputs)
     if writes and not resumed:
         folder.write_settings(settings, {"command": shlex.join(["repvgg", *sys.argv[1:]]), "versions": versions()})
@@ -145,7 +148,7 @@ def train(
             source=f"repvgg train: {data.resolve().name}, {chosen.epochs} epochs, seed {seed}",
         )
         console.print(
-            f"{label} at {chosen.size} px on {keras.backend.backend()}, {_devices(devices, share)}: {chosen.epochs} "
+            f"{label} at {crops.crop} px on {keras.backend.backend()}, {_devices(devices, share)}: {chosen.epochs} "
             f"epochs of {steps_per_epoch(inputs.training, chosen.batch_size)} steps, batch {chosen.batch_size}, "
             f"learning rate up to {chosen.peak_rate:.3g}. Everything goes to {folder.path}/",
             soft_wrap=True,
@@ -168,7 +171,8 @@ def train(
         return TrainingResult(network, None, progress.history, folder.path, None)
     # On one device again, wherever it was trained.
     best = load_model(folder / BEST)
-    deployed, outcome = finish(best, inputs.validation, folder, progress, console)
+    ending = finish_quantized if is_quantized(best) else finish
+    deployed, outcome = ending(best, inputs.validation, folder, progress, console)
     return TrainingResult(best, deployed, progress.history, folder.path, outcome)
 
 
@@ -214,7 +218,9 @@ def _fit(
         steps_per_epoch=per_epoch,
         save_steps=save_steps,
         on_epoch=on_epoch,
+        asked_to_stop=asked_to_stop if share.count > 1 else None,
     )
+    require_agreement({"the step to go on from": progress.step})
     if state is not None:
         keeper.restore(trainer, state[0])
         console.print(f"Going on from step {progress.step} of {total}.")
@@ -297,13 +303,16 @@ def _settings(
 def _preprocessing(model: Any, recipe: Recipe) -> tuple[Preprocessing, Preprocessing]:
     """Of training images, which are cropped at random, and of those the network is measured with."""
     carried = None if isinstance(model, str) else get_metadata(model).preprocessing
+    if recipe.size is None:
+        if carried is None:
+            raise InputError("This recipe has no image size of its own, and the network carries none. Give `size`.")
+        return carried, carried
     colours = {"mean": carried.mean, "std": carried.std} if carried is not None else {}
     side = recipe.test_size or recipe.size
     # A larger test size is the whole image, as the official repository tests RepVGGplus.
     resize = side if recipe.test_size is not None else round(side / EVALUATION_SHARE)
-    return Preprocessing(crop=recipe.size, resize=recipe.size, **colours), Preprocessing(
-        crop=side, resize=resize, **colours
-    )
+    crops = Preprocessing(crop=recipe.size, resize=recipe.size, **colours)
+    return crops, Preprocessing(crop=side, resize=resize, **colours)
 
 
 def _network(model: Any, inputs: Inputs, crops: Preprocessing, views: Preprocessing, weights: Any, dtype: Any) -> Any:

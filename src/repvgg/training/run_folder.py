@@ -15,7 +15,8 @@ from repvgg.files import atomic_output
 SETTINGS, DATA, HISTORY, README = "run.json", "data.json", "history.csv", "README.md"
 BEST, LAST, DEPLOYED, PICTURE = "best.keras", "last.keras", "deploy.keras", "training.png"
 CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
-_OURS = (SETTINGS, DATA, HISTORY, README, BEST, LAST, DEPLOYED, PICTURE, CHECKPOINTS, TENSORBOARD)
+INT8, SCALES = "int8.onnx", "scales.json"
+_OURS = (SETTINGS, DATA, HISTORY, README, BEST, LAST, DEPLOYED, PICTURE, CHECKPOINTS, TENSORBOARD, INT8, SCALES)
 
 
 class RunFolder:

@@ -1,0 +1,49 @@
+"""A run that begins with a trained network and ends in a file of 8-bit integers."""
+
+from pathlib import Path
+
+import pytest
+from small_run import make_images, small_model, small_settings
+
+import repvgg
+from repvgg.errors import InputError
+from repvgg.quantization.qat_scales import QuantizationScales
+from repvgg.training.quantized import quantized_start
+
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_images(tmp_path_factory.mktemp("data"))
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_from_a_trained_network_to_integers(data: Path, tmp_path: Path, per_channel: bool) -> None:
+    model = small_model()
+    repvgg.set_metadata(
+        model, class_names=("blue", "green", "red"), preprocessing=repvgg.Preprocessing(crop=32, resize=36)
+    )
+    repvgg.save_model(model, tmp_path / "trained.keras")
+    settings = small_settings(recipe=repvgg.RECIPES["qat"].changed(epochs=2, batch_size=8, learning_rate=0.3))
+
+    result = repvgg.train(
+        data, quantized_start(tmp_path / "trained.keras", per_channel=per_channel), output=tmp_path / "run", **settings
+    )
+
+    assert result.outcome is not None
+    assert result.outcome.images == 12
+    # Integers and rounded floats are the same numbers but for ties.
+    assert result.outcome.same_class >= 11
+    scales = QuantizationScales.from_json((tmp_path / "run" / "scales.json").read_text())
+    assert len(scales.layers["stage1_block0"].weight or ()) == (8 if per_channel else 1)
+    integers = repvgg.evaluate(tmp_path / "run" / "int8.onnx", data / "val")
+    assert integers.top1 == result.outcome.deployed_top1
+    deployed = repvgg.load_model(tmp_path / "run" / "deploy.keras")
+    # The size that the network carries is what it is trained and measured at.
+    assert repvgg.get_metadata(deployed).preprocessing == repvgg.Preprocessing(crop=32, resize=36)
+
+
+def test_a_network_without_preprocessing_needs_a_size(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no image size of its own, and the network carries none"):
+        repvgg.train(data, small_model(), recipe="qat", output=tmp_path / "run")
