@@ -14,6 +14,7 @@
     │   └── AccuracyError           an INT8 network that lost more than it was allowed to
     └── TrainingError               training came to an end before its time (command line: exit status 1)
         ├── TrainingDivergedError   the loss is no number any more
+        ├── LostProcessError        another process of the same training has gone
         └── InterruptedTrainingError    it was asked to stop, and its state is saved
 
 Each message says what happened, what was expected, and how to go on.
@@ -87,6 +88,16 @@ class TrainingDivergedError(TrainingError):
             f"Training diverged: at step {step} the loss is {loss}, or weights are not finite. The last good state is "
             "kept. Start anew with a lower learning rate (--learning-rate, a third of it), a longer warm-up "
             "(--warmup-epochs) or a limit on the gradients (--clip-norm 1); in float16, try mixed_bfloat16."
+        )
+
+
+class LostProcessError(TrainingError):
+    """Another process of the same training has gone, and this one cannot go on without it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"Another process of this training has gone; its own output says why. Start all of them again with "
+            f"--resume; they go on from the last step saved. ({reason})"
         )
 
 

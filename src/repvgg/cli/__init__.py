@@ -5,7 +5,7 @@ number for what a signal stopped.
 """
 
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -56,18 +56,27 @@ def main() -> None:
         _fail(error, 2)
     except InterruptedTrainingError as error:
         error_console().print(str(error), soft_wrap=True)
-        sys.exit(error.exit_status)
+        _exit(error.exit_status)
     except (VerificationError, TrainingError) as error:
         _fail(error, 1)
     except OSError as error:
         _fail(error, 2)
     except KeyboardInterrupt:
         error_console().print("Stopped.")
-        sys.exit(130)
+        _exit(130)
 
 
 def _fail(error: Exception, status: int) -> None:
     error_console().print(f"[bold red]Error:[/] {_escaped(str(error))}", soft_wrap=True, highlight=False)
+    _exit(status)
+
+
+def _exit(status: int) -> NoReturn:
+    if "jax" in sys.modules:
+        from repvgg.training.processes import connected, end
+
+        if connected():
+            end(status)
     sys.exit(status)
 
 

@@ -10,7 +10,6 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, NoReturn
 
 import numpy as np
@@ -101,10 +100,9 @@ def _give_up(cluster: Cluster, seconds: int, dismiss: Callable[[], None]) -> NoR
         state = "Process 0 is there, and others are missing."
     except OSError as error:
         state = f"Nothing answers there ({error}): is process 0 running, and is its port open to this host?"
-    print(
+    sys.stderr.write(
         f"Error: The {cluster.num_processes} processes did not all meet at '{cluster.coordinator}' within {seconds} "
-        f"seconds. {state}",
-        file=sys.stderr,
+        f"seconds. {state}\n"
     )
     dismiss()
     end(2)
@@ -205,7 +203,10 @@ def _last_words(message: str) -> Iterator[Callable[[], None]]:
     child = subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", script, message], stdin=subprocess.PIPE, start_new_session=True
     )
-    dismiss = partial(child.communicate, b"fine")
+
+    def dismiss() -> None:
+        child.communicate(b"fine")
+
     try:
         yield dismiss
     finally:
