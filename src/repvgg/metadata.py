@@ -87,6 +87,7 @@ class Metadata:
         input: what the network takes; "uint8" if it normalizes by `preprocessing` itself.
         output: what its one output is.
         precision: what its weights are stored in.
+        quantization: of an INT8 artifact: its scheme, and accuracy and agreement with the network in float32.
     """
 
     variant: str | None = None
@@ -98,6 +99,7 @@ class Metadata:
     input: Input = "float32"
     output: Output = "logits"
     precision: str = "float32"
+    quantization: Mapping[str, Any] | None = field(default=None, hash=False)
 
     def to_json(self) -> str:
         """A JSON object; `from_json` reads it back."""

@@ -25,7 +25,9 @@ def command(
             help="onnx, openvino, litert, savedmodel or keras; what the output's ending says if not given.",
         ),
     ] = None,
-    precision: Annotated[str, typer.Option(help="float32, or float16 for weights of half the size.")] = "float32",
+    precision: Annotated[
+        str, typer.Option(help="float32; float16 for weights of half the size; int8 for a quarter, and for speed.")
+    ] = "float32",
     batch: Annotated[int | None, typer.Option(min=1, help="Fix the number of images in a call.")] = None,
     size: Annotated[str | None, typer.Option(help="Fix the images' size: 224, or height and width: 224x320.")] = None,
     softmax: Annotated[bool, typer.Option("--softmax", help="Give probabilities instead of logits.")] = False,
@@ -33,12 +35,41 @@ def command(
         bool,
         typer.Option("--with-preprocessing", help="Take pixels in uint8, resized already, and normalize them inside."),
     ] = False,
+    calibration: Annotated[
+        Path | None, typer.Option(help="For int8: a folder of images like those the network will get.")
+    ] = None,
+    evaluation: Annotated[
+        Path | None,
+        typer.Option(
+            "--evaluate",
+            help="For int8: a folder of class folders to measure accuracy on; agreement on the calibration images "
+            "counts if not given.",
+        ),
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(min=0, help="For int8: points of accuracy, or percent of images, that may be lost; 1 by default."),
+    ] = None,
+    scheme: Annotated[
+        str | None,
+        typer.Option(help="For int8: naive, default, ladder, ... (docs/int8.md); what is good enough if not given."),
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option("--calibration-count", min=1, help="For int8: images at most; 256 by default.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="For int8: which images these are; 0 by default.")] = None,
+    picture: Annotated[
+        Path | None, typer.Option("--report", help="For int8: write a PNG of what it costs each layer, and a table.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,
 ) -> None:
     """Writes a model for another runtime, loads the file there, and keeps it only if its answers are the same.
 
+    In int8 they cannot be quite the same; there it is kept if it is about as good, which is measured.
+
     Example: repvgg export model.keras model.tflite --precision float16 --size 224
     """
+    from repvgg.cli.int8 import print_int8
     from repvgg.cli.terminal import console, human_size, start_keras
     from repvgg.cli.verify import print_report
     from repvgg.exporters import format_of
@@ -60,12 +91,24 @@ def command(
         image_size=image_size,
         softmax=softmax,
         with_preprocessing=with_preprocessing,
+        calibration=calibration,
+        evaluation=evaluation,
+        max_drop=max_drop,
+        scheme=scheme,
+        calibration_count=count,
+        seed=seed,
+        picture=picture,
         force=force,
     )
     out = console()
     if result.converted:
         out.print(f"{source} is in training form; it was converted first.", soft_wrap=True)
-    print_report(out, result.report, rows=0)
+    if result.int8 is None:
+        print_report(out, result.report, rows=0)
+    else:
+        print_int8(out, result.int8)
+    if picture is not None:
+        out.print(f"Picture: {picture}", soft_wrap=True)
     out.print(f"Written: {result.path} ({human_size(result.size)})", soft_wrap=True)
 
 

@@ -1,5 +1,6 @@
 """Whether what was written is the network: loaded by its own runtime, and compared."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,14 @@ def proved(deployed: Any, path: Path, precision: str, images: Any = None) -> Ver
     if precision == FLOAT16 and not foldable:
         _prove_rounded(deployed, runner, images)
     return _kept(KerasRunner(deployed), runner, TOLERANCES[precision], images)
+
+
+def compared(deployed: Any, path: Path, images: Any = None) -> VerificationReport:
+    """How far an INT8 artifact is from its network; whether it is good enough was decided by its answers before.
+
+    Loading it from the file it was written to is part of the proof.
+    """
+    return verify(KerasRunner(deployed), load_runner(path), images, rtol=math.inf)
 
 
 def _prove_rounded(deployed: Any, runner: Runner, images: Any) -> None:

@@ -1,5 +1,6 @@
 """Whether what was asked for can be done, before anything is converted or written."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from repvgg.errors import InputError, OutputExistsError, UnknownNameError
 from repvgg.exporters import TARGETS, Settings, Target
 from repvgg.files import refuse_existing
 from repvgg.metadata import get_metadata
+from repvgg.quantization.int8 import INT8, INT8_TARGETS, get_int8_target
 from repvgg.runners import SAVED_MODEL
 
 
@@ -18,10 +20,13 @@ def checked_request(
     settings: Settings,
     *,
     with_preprocessing: bool,
-    calibration: Any,
+    int8: Mapping[str, Any],
     force: bool,
 ) -> Settings:
     """The settings, complete.
+
+    Args:
+        int8: the options for INT8 that were given, by name.
 
     Raises:
         UnknownNameError: if there is no such target.
@@ -31,12 +36,10 @@ def checked_request(
     if target_name not in TARGETS:
         raise UnknownNameError("export format", target_name, TARGETS)
     target = TARGETS[target_name]
-    if settings.precision not in target.precisions:
-        raise InputError(
-            f"'{target_name}' is written in {', '.join(target.precisions)}; '{settings.precision}' was asked for."
-        )
-    if calibration is not None:
-        raise InputError(f"`calibration` is for integer precisions; '{settings.precision}' needs none.")
+    if settings.precision == INT8:
+        _check_int8(target_name, settings, int8, with_preprocessing=with_preprocessing)
+    else:
+        _check_float(target_name, target, settings.precision, int8)
     if not target.adapts and (with_preprocessing or settings != Settings(precision=settings.precision)):
         raise InputError(
             f"A file of format '{target_name}' holds the model as it is: batch, image_size, softmax and "
@@ -55,6 +58,28 @@ def checked_request(
             "repvgg.set_metadata(model, preprocessing=repvgg.Preprocessing(...))."
         )
     return replace(settings, preprocessing=preprocessing)
+
+
+def _check_float(target_name: str, target: Target, precision: str, int8: Mapping[str, Any]) -> None:
+    if precision not in target.precisions:
+        known = [*target.precisions, *([INT8] if target_name in INT8_TARGETS else [])]
+        raise InputError(f"'{target_name}' is written in {', '.join(known)}; '{precision}' was asked for.")
+    if int8:
+        raise InputError(f"`{next(iter(int8))}` is for integer precisions; '{precision}' needs none.")
+
+
+def _check_int8(target_name: str, settings: Settings, int8: Mapping[str, Any], *, with_preprocessing: bool) -> None:
+    get_int8_target(target_name)
+    if settings.softmax or with_preprocessing:
+        raise InputError(
+            "In INT8 a network takes normalized images and gives logits: softmax and with_preprocessing are for "
+            "float32 and float16."
+        )
+    if "calibration" not in int8:
+        raise InputError(
+            "INT8 needs to see images like those the network will get: calibration=..., --calibration FOLDER. "
+            "A few hundred of the training images will do."
+        )
 
 
 def _check_name(path: Path, target_name: str, target: Target) -> None:

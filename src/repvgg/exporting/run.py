@@ -12,22 +12,28 @@ from typing import Any
 from repvgg.blocks import ReparameterizableBlock
 from repvgg.conversion import reparameterize
 from repvgg.exporters import TARGETS, Settings
-from repvgg.exporting.proof import proved
+from repvgg.exporting.proof import compared, proved
 from repvgg.exporting.request import checked_request
-from repvgg.files import atomic_output
+from repvgg.files import atomic_output, refuse_existing
 from repvgg.layers import all_layers
 from repvgg.metadata import Metadata, get_metadata
+from repvgg.quantization.artifact import Int8Options, Int8Result, write_int8
+from repvgg.quantization.int8 import INT8
 from repvgg.verification import VerificationReport, verify
 
 
 @dataclass(frozen=True)
 class Export:
-    """What was written: where, how large in bytes, how exact, and whether a training form was converted first."""
+    """What was written: where, how large in bytes, how exact, and whether a training form was converted first.
+
+    For INT8 `int8` says how good it is beside the network in float32; a relative error alone would not.
+    """
 
     path: Path
     size: int
     report: VerificationReport
     converted: bool
+    int8: Int8Result | None = None
 
 
 def export(
@@ -42,6 +48,12 @@ def export(
     softmax: bool = False,
     with_preprocessing: bool = False,
     images: Any = None,
+    evaluation: Any = None,
+    max_drop: float | None = None,
+    scheme: str | None = None,
+    calibration_count: int | None = None,
+    seed: int | None = None,
+    picture: str | Path | None = None,
     force: bool = False,
 ) -> Export:
     """Writes a model for another runtime, loads what was written there, and compares.
@@ -53,13 +65,21 @@ def export(
         path: ends in the target's suffix; a SavedModel is a folder.
         format: a key of `TARGETS`: "onnx", "openvino", "litert", "savedmodel" or "keras".
         precision: one of the target's precisions. In "float16" weights are stored so, and calculated with in float32.
-        calibration: images for an integer precision; no target has one yet.
+            "int8", for ONNX, OpenVINO and LiteRT, is kept if it is about as good as float32 (docs/int8.md).
+        calibration: for INT8: images like those the network will get. A folder, best with one sub-folder a class,
+            paths, or prepared images, as an array or an iterable of arrays.
         batch: images in every call; any number if None.
         image_size: the size of all images, or (height, width); as open as the model is if None.
         softmax: give probabilities instead of logits.
         with_preprocessing: take pixels (N, H, W, C) in uint8, resized and cropped already, and normalize them inside,
             with the mean and standard deviation of the model's preprocessing.
         images: preprocessed images to compare on, besides probe inputs.
+        evaluation: for INT8: labelled images to measure accuracy on. A folder of class folders, or a tuple of prepared
+            images and labels. Without it agreement on the calibration images counts.
+        max_drop: for INT8: points of accuracy (or percent of images with another class) that may be lost; 1 if None.
+        scheme: for INT8: a name of `repvgg.quantization.SCHEMES`, or "ladder"; what is good enough if None.
+        calibration_count, seed: for INT8: at most how many images are used (256 if None), and which.
+        picture: for INT8: write a PNG of what it costs each layer.
         force: replace an artifact that is there.
 
     Raises:
@@ -67,31 +87,53 @@ def export(
         InputError: for a precision the target lacks, a wrong suffix, a layer it cannot express.
         OutputExistsError: if the artifact exists and `force` is not set.
         VerificationError: if the artifact's answers differ; it is removed.
+        AccuracyError: if no INT8 artifact was good enough; it says what was tried.
 
     Example:
         >>> export(model, "model.onnx").report.max_relative_error
         8.1e-07
         >>> export(model, "model.tflite", "litert", "float16", image_size=224, softmax=True).size
         16633256
+        >>> export(model, "model.xml", "openvino", "int8", "flowers/train", evaluation="flowers/val").int8.report.passed
+        True
     """
     path = Path(path)
+    given = {
+        "calibration": calibration,
+        "evaluation": evaluation,
+        "max_drop": max_drop,
+        "scheme": scheme,
+        "count": calibration_count,
+        "seed": seed,
+        "picture": None if picture is None else Path(picture),
+    }
+    int8 = {name: value for name, value in given.items() if value is not None}
     settings = checked_request(
         model,
         path,
         format,
         Settings(precision=precision, batch=batch, image_size=_both_sides(image_size), softmax=softmax),
         with_preprocessing=with_preprocessing,
-        calibration=calibration,
+        int8=int8,
         force=force,
     )
+    if "picture" in int8:
+        refuse_existing(int8["picture"], force=force)
     deployed, metadata, converted = _deployed(model, settings)
     target = TARGETS[format]
-    write: Callable[[Any, Path, Metadata, Settings], None] = import_module(target.module).write
+    result: Int8Result | None = None
     with atomic_output(path, [path.with_suffix(ending).name for ending in target.beside]) as temporary:
-        write(deployed, temporary, metadata, settings)
-        report = proved(deployed, temporary, precision, images)
+        if precision == INT8:
+            options = Int8Options(**int8)
+            result = write_int8(deployed, temporary, format, metadata, settings, options, force=force)
+            report = compared(deployed, temporary, images)
+        else:
+            write: Callable[[Any, Path, Metadata, Settings], None] = import_module(target.module).write
+            write(deployed, temporary, metadata, settings)
+            report = proved(deployed, temporary, precision, images)
     parts = [path, *(path.with_suffix(ending) for ending in target.beside)]
-    return Export(path, sum(file.stat().st_size for part in parts for file in _files(part)), report, converted)
+    size = sum(file.stat().st_size for part in parts for file in _files(part))
+    return Export(path, size, report, converted, result)
 
 
 def _deployed(model: Any, settings: Settings) -> tuple[Any, Metadata, bool]:

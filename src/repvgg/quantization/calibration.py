@@ -38,7 +38,8 @@ def calibration_images(
         return read_batch(_chosen_files(Path(source), count, seed), _required(preprocessing))
     if isinstance(source, np.ndarray):
         images = _checked(source)
-        return images[_some(len(images), count, np.random.default_rng(seed))]
+        chosen: np.ndarray = images[_some(len(images), count, np.random.default_rng(seed))]
+        return chosen
     items = iter(source)
     first = next(items, None)
     if isinstance(first, str | Path):

@@ -35,12 +35,17 @@ def compensated_weights(step: Step, inputs: Tensor, *, per_channel: bool) -> np.
     kernels = np.split(kernel.reshape(-1, columns), groups, axis=1)
     grids = np.split(np.broadcast_to(scales.reshape(-1), (columns,)), groups)
     moments = _second_moments(step, inputs, groups)
-    parts = [_round(*group) for group in zip(kernels, grids, moments, strict=True)]
+    # The largest weight stays, for it is what a quantizer finds the grid by.
+    largest = np.split((np.abs(kernel) >= LEVELS * scales * (1 - 1e-9)).reshape(-1, columns), groups, axis=1)
+    parts = [_round(*group) for group in zip(kernels, grids, moments, largest, strict=True)]
     return np.concatenate(parts, axis=1).reshape(kernel.shape)
 
 
-def _round(kernel: np.ndarray, scales: np.ndarray, moment: np.ndarray) -> np.ndarray:
-    """A kernel (inputs, outputs) rounded input after input, those with the largest second moment first."""
+def _round(kernel: np.ndarray, scales: np.ndarray, moment: np.ndarray, fixed: np.ndarray) -> np.ndarray:
+    """A kernel (inputs, outputs) rounded input after input, those with the largest second moment first.
+
+    What is `fixed` stays as it is.
+    """
     inputs = len(kernel)
     order = np.argsort(-np.diag(moment), kind="stable")
     moment = moment[np.ix_(order, order)]
@@ -53,6 +58,7 @@ def _round(kernel: np.ndarray, scales: np.ndarray, moment: np.ndarray) -> np.nda
         errors = np.empty((end - start, kernel.shape[1]))
         for index in range(start, end):
             value = np.clip(np.round(left[index] / scales), -LEVELS, LEVELS) * scales
+            value = np.where(fixed[order[index]], kernel[order[index]], value)
             rounded[order[index]] = value
             errors[index - start] = (left[index] - value) / factor[index, index]
             left[index + 1 : end] -= np.outer(factor[index, index + 1 : end], errors[index - start])

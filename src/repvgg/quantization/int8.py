@@ -13,6 +13,9 @@ from repvgg.exporters import Settings
 from repvgg.metadata import Metadata
 from repvgg.quantization.schemes import Calibrator, Scheme
 
+INT8 = "int8"
+"""The precision's name."""
+
 
 @dataclass(frozen=True)
 class Int8Target:

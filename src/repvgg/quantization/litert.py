@@ -9,6 +9,7 @@ import numpy as np
 from repvgg.exporters import Settings
 from repvgg.exporters.litert import append_metadata, converter_for
 from repvgg.metadata import Metadata
+from repvgg.quantization.quiet import quiet_libraries
 from repvgg.quantization.schemes import Scheme
 from repvgg.quantization.steps import whole_batches
 
@@ -37,7 +38,8 @@ def quantize(model: Any, images: np.ndarray, scheme: Scheme, float_layers: Seque
         # There is no public way to ask for one grid a layer, which nobody wants but to see what it costs.
         converter._experimental_disable_per_channel = True
         converter._experimental_disable_per_channel_quantization_for_dense_layers = True
-    converted: bytes = converter.convert()
+    with quiet_libraries():
+        converted: bytes = converter.convert()
     return converted
 
 

@@ -78,7 +78,7 @@ def _nodes(proto: Any, layers: Sequence[str]) -> list[str]:
 
 
 def _reader(ort: Any) -> Any:
-    class Reader(ort.CalibrationDataReader):  # type: ignore[misc]
+    class Reader(ort.CalibrationDataReader):
         """Batches of calibration images, as ONNX Runtime asks for them."""
 
         def __init__(self, images: np.ndarray, name: str, size: int) -> None:

@@ -2,6 +2,9 @@
 
 import io
 import logging
+import os
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 
@@ -17,3 +20,17 @@ def quiet(logger: str | None = None) -> Iterator[None]:
             yield
     finally:
         named.setLevel(level)
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Nothing on standard error, not even from libraries that write to the file descriptor itself."""
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    try:
+        with tempfile.TemporaryFile() as log:
+            os.dup2(log.fileno(), 2)
+            yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)

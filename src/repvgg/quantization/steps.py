@@ -138,7 +138,8 @@ def spread(images: np.ndarray, count: int) -> np.ndarray:
     """At most `count` of the images, evenly spread over all of them."""
     if len(images) <= count:
         return images
-    return images[np.linspace(0, len(images) - 1, count).round().astype(int)]
+    chosen: np.ndarray = images[np.linspace(0, len(images) - 1, count).round().astype(int)]
+    return chosen
 
 
 def copied(model: Any) -> Any:
