@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import repvgg
-from repvgg.cli import convert, demo, evaluate, export, fetch, inspect, list_variants, predict, train, verify
+from repvgg.cli import convert, demo, evaluate, export, fetch, inspect, list_variants, predict, shard, train, verify
 from repvgg.cli.terminal import error_console
 from repvgg.errors import InputError, InterruptedTrainingError, TrainingError, VerificationError
 
@@ -24,6 +24,7 @@ app = typer.Typer(
 app.command("list")(list_variants.command)
 app.command("inspect")(inspect.command)
 app.command("demo")(demo.command)
+app.command("shard")(shard.command)
 app.command("train")(train.command)
 app.command("evaluate")(evaluate.command)
 app.command("predict")(predict.command)

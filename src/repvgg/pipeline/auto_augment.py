@@ -52,7 +52,4 @@ def auto_augment(image: Any, fill: float, numbers: Any) -> Any:
     probability = tf.constant([[entry[1] for entry in pair] for pair in POLICY], tf.float32)[pair]
     strength = tf.constant([[entry[2] / 9 for entry in pair] for pair in POLICY], tf.float32)[pair]
     which = tf.where(numbers[1:3] < probability, which, ops.OPERATIONS.index(ops.identity))
-    strength *= tf.where(numbers[3:5] < 0.5, -1.0, 1.0)
-    for turn in range(2):
-        image = ops.apply(image, which[turn], strength[turn], fill)
-    return image
+    return ops.apply_all(image, which, strength * tf.where(numbers[3:5] < 0.5, -1.0, 1.0), fill)

@@ -17,7 +17,7 @@ from repvgg.metadata import Preprocessing
 from repvgg.pipeline import auto_augment, crops, erasing, mixing
 from repvgg.pipeline.decode import decode_jpeg, decode_window
 from repvgg.pipeline.normalize import normalize
-from repvgg.pipeline.places import NUMBERS, Plan, Share
+from repvgg.pipeline.places import NUMBERS, Plan, Share, plainly
 from repvgg.pipeline.rand_augment import numbers_for, rand_augment
 from repvgg.pipeline.resize import resize, resize_and_crop
 
@@ -129,8 +129,8 @@ def training_batches(
 
     # The accelerators belong to the model, which may be another framework's.
     with tf.device("CPU:0"):
-        items = source.training_items(plan).map(augmented, num_parallel_calls=tf.data.AUTOTUNE)
-        batches = items.batch(plan.local_batch, drop_remainder=True).map(finished)
+        items = source.training_items(plan).map(plainly(augmented), num_parallel_calls=tf.data.AUTOTUNE)
+        batches = items.batch(plan.local_batch, drop_remainder=True).map(plainly(finished))
         return batches.with_options(_options()).prefetch(tf.data.AUTOTUNE)
 
 
@@ -168,7 +168,7 @@ def evaluation_batches(
         return normalize(resize_and_crop(pixels, preprocessing.resize, preprocessing.crop), preprocessing), label
 
     with tf.device("CPU:0"):
-        items = source.evaluation_items(indices).map(prepared, num_parallel_calls=tf.data.AUTOTUNE)
+        items = source.evaluation_items(indices).map(plainly(prepared), num_parallel_calls=tf.data.AUTOTUNE)
         return items.batch(local).with_options(_options()).prefetch(tf.data.AUTOTUNE)
 
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 from repvgg.data.folder import LabelledImages
 from repvgg.data.images import load_image
 from repvgg.errors import InputError
-from repvgg.pipeline.places import Plan
+from repvgg.pipeline.places import Plan, plainly
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,11 +57,19 @@ class FolderSource:
     def training_items(self, plan: Plan) -> Any:
         """A dataset of (position, item, label)."""
         lookup = self._lookup()
-        return plan.positions().map(lambda position: (position, *lookup(plan.image_at(position))))
+
+        def epoch_of(epoch: Any, start: Any, stop: Any) -> Any:
+            positions = plan.position(epoch, tf.range(start, stop))
+            mine = plan.owner(positions) == plan.share.index
+            images = plan.order(epoch)[start:stop]
+            return tf.data.Dataset.from_tensor_slices((positions[mine], images[mine]))
+
+        items = plan.each_epoch(epoch_of).map(plainly(lambda position, image: (position, *lookup(image))))
+        return plan.expected(items)
 
     def evaluation_items(self, indices: np.ndarray) -> Any:
         """A dataset of (item, label) of the images at `indices`."""
-        return tf.data.Dataset.from_tensor_slices(indices.astype(np.int64)).map(self._lookup())
+        return tf.data.Dataset.from_tensor_slices(indices.astype(np.int64)).map(plainly(self._lookup()))
 
     def jpeg(self, item: Any) -> Any:
         """The bytes of a plain file."""

@@ -18,6 +18,17 @@ The strength goes from 0 to 1. Its sign is random, and says the direction where 
 GREY = (0.299, 0.587, 0.114)
 
 
+def apply_all(image: Any, which: Any, strengths: Any, fill: float) -> Any:
+    """Operations of these numbers in `OPERATIONS`, one after the other, on (S, S, C) float32."""
+
+    def one(turn: Any, image: Any) -> tuple[Any, Any]:
+        return turn + 1, apply(image, which[turn], strengths[turn], fill)
+
+    # A loop, not a chain, because tracing all the operations takes a second.
+    turns = which.shape[0]
+    return tf.while_loop(lambda turn, _: turn < turns, one, (0, image), parallel_iterations=1)[1]
+
+
 def apply(image: Any, which: Any, strength: Any, fill: float) -> Any:
     """Operation number `which` of `OPERATIONS` on (S, S, C) float32."""
 

@@ -1,5 +1,6 @@
 """Which image stands where in training: the order of an epoch, and one process's part of it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,26 +83,54 @@ class Plan:
             )
         return self.images // self.batch_size
 
-    def positions(self) -> Any:
-        """A dataset of this process's positions, in order."""
-        local = self.local_batch
-        rows = tf.data.Dataset.range(self.first_step * local, self.last_step * local)
-        if self.share.count == 1:
-            return rows
-        offset = self.share.index * local
-        return rows.map(lambda row: row // local * self.batch_size + offset + row % local)
+    def each_epoch(self, dataset: Callable[[Any, Any, Any], Any]) -> Any:
+        """`dataset(epoch, start, stop)` for each epoch, one after the other, from place `start` to `stop` of its order.
+
+        These are the places of all processes; those of this one are told by `owner`, and their number is checked.
+        """
+        used = self.steps_per_epoch * self.batch_size
+        first, last = self.first_step * self.batch_size, self.last_step * self.batch_size
+
+        def one(epoch: Any) -> Any:
+            before = epoch * used
+            return dataset(epoch, tf.maximum(first - before, 0), tf.minimum(last - before, used))
+
+        return tf.data.Dataset.range(first // used, -(-last // used)).flat_map(plainly(one))
+
+    def expected(self, items: Any) -> Any:
+        """`items`, of which there must be as many as this process has rows; it is an error if there are not."""
+        return items.apply(
+            tf.data.experimental.assert_cardinality((self.last_step - self.first_step) * self.local_batch)
+        )
+
+    def position(self, epoch: Any, place: Any) -> Any:
+        """The position of what stands at `place` of `epoch`."""
+        return epoch * (self.steps_per_epoch * self.batch_size) + place
 
     def owner(self, position: Any) -> Any:
         """The index of the process to which `position` belongs."""
         return position % self.batch_size // self.local_batch
 
-    def image_at(self, position: Any) -> Any:
-        """Which image stands at `position`: each epoch is a permutation of its own, of which whole batches are used."""
-        used = self.steps_per_epoch * self.batch_size
-        epoch, place = position // used, position % used
-        seed = tf.stack([tf.constant(self.seed * STREAMS + ORDER, tf.int64), epoch])
-        return tf.random.experimental.index_shuffle(place, seed, self.images - 1)
+    def order(self, epoch: Any) -> Any:
+        """The images in the order of `epoch`; whole batches of it are used."""
+        return permutation(self.images, self.stream(ORDER, epoch))
 
     def stream(self, which: int, position: Any) -> Any:
         """The seed of TensorFlow's stateless operations for one position."""
         return tf.stack([tf.constant(self.seed * STREAMS + which, tf.int64), position])
+
+
+def permutation(count: Any, seed: Any) -> Any:
+    """The numbers below `count` in random order, all orders equally likely.
+
+    `tf.random.experimental.index_shuffle` needs no memory, but of each number in its seed it uses the last 8 bits only
+    where `count` is below 65,536: orders repeat after 256 epochs, and seeds 256 apart give the same ones.
+    """
+    keys = tf.random.stateless_uniform([count], seed, None, None, tf.int64)
+    return tf.argsort(keys, stable=True)
+
+
+def plainly(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` as it is, for a dataset to trace: without AutoGraph, which takes seconds to find nothing to do."""
+    unconverted: Callable[..., Any] = tf.autograph.experimental.do_not_convert(function)
+    return unconverted

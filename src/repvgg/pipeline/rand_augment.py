@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from repvgg.data.augmentation import RandAugment
-from repvgg.pipeline.operations import OPERATIONS, apply, invert
+from repvgg.pipeline.operations import OPERATIONS, apply_all, invert
 
 CHOICE = [number for number, operation in enumerate(OPERATIONS) if operation is not invert]
 
@@ -27,8 +27,6 @@ def rand_augment(image: Any, settings: RandAugment, fill: float, numbers: Any) -
         fill: grey level of what comes from outside the image.
         numbers: (2 * num_ops,) float32, uniform in [0, 1).
     """
-    for number in range(settings.num_ops):
-        which = tf.constant(CHOICE)[tf.cast(numbers[2 * number] * len(CHOICE), tf.int32)]
-        sign = tf.where(numbers[2 * number + 1] < 0.5, -1.0, 1.0)
-        image = apply(image, which, sign * (settings.magnitude / 10), fill)
-    return image
+    which = tf.gather(tf.constant(CHOICE), tf.cast(numbers[: settings.num_ops] * len(CHOICE), tf.int32))
+    strengths = tf.where(numbers[settings.num_ops :] < 0.5, -1.0, 1.0) * (settings.magnitude / 10)
+    return apply_all(image, which, strengths, fill)

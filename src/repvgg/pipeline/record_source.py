@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from repvgg.errors import FileError
 from repvgg.pipeline.decode import with_channels
-from repvgg.pipeline.places import SHARDS, WINDOWS, Plan
+from repvgg.pipeline.places import SHARDS, WINDOWS, Plan, permutation, plainly
 from repvgg.pipeline.records import FIELDS, INDEX, VERSION
 
 READERS = 8
@@ -74,7 +74,7 @@ class RecordSource:
             splits = {str(name): _split(folder, names, split) for name, split in index["splits"].items()}
         except FileError:
             raise
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
             raise FileError(f"'{folder / INDEX}' cannot be read: {error!r}. Write the shards again.") from error
         for source in splits.values():
             for shard in source.shards:
@@ -90,25 +90,17 @@ class RecordSource:
 
     def training_items(self, plan: Plan) -> Any:
         """A dataset of (position, item, label)."""
-        used = plan.steps_per_epoch * plan.batch_size
-        first, last = plan.first_step * plan.batch_size, plan.last_step * plan.batch_size
-        epochs = tf.data.Dataset.range(first // used, -(-last // used))
-
         files = self._files()
 
-        def one(epoch: Any) -> Any:
-            before = epoch * used
-            start, stop = tf.maximum(first - before, 0), tf.minimum(last - before, used)
+        def epoch_of(epoch: Any, start: Any, stop: Any) -> Any:
+            positions = tf.data.Dataset.range(plan.position(epoch, start), plan.position(epoch, stop))
             records = self._shuffled(files, plan, epoch).skip(start).take(stop - start)
-            return tf.data.Dataset.zip((tf.data.Dataset.range(before + start, before + stop), records))
+            return tf.data.Dataset.zip((positions, records))
 
-        items = epochs.flat_map(one)
+        items = plan.each_epoch(epoch_of)
         if plan.share.count > 1:
-            items = items.filter(lambda position, _: plan.owner(position) == plan.share.index)
-        items = items.map(lambda position, record: (position, *_parsed(record)))
-        return items.apply(
-            tf.data.experimental.assert_cardinality(plan.local_batch * (plan.last_step - plan.first_step))
-        )
+            items = items.filter(plainly(lambda position, _: plan.owner(position) == plan.share.index))
+        return plan.expected(items.map(plainly(lambda position, record: (position, *_parsed(record)))))
 
     def evaluation_items(self, indices: np.ndarray) -> Any:
         """A dataset of (item, label) of the images at `indices`, which increase."""
@@ -117,10 +109,9 @@ class RecordSource:
         chosen = tf.constant(wanted)
         records = tf.data.TFRecordDataset(self._files())
         if len(indices) < len(self):
-            records = (
-                records.enumerate().filter(lambda place, _: tf.gather(chosen, place)).map(lambda _, record: record)
-            )
-        return records.map(_parsed).apply(tf.data.experimental.assert_cardinality(len(indices)))
+            records = records.enumerate().filter(plainly(lambda place, _: tf.gather(chosen, place)))
+            records = records.map(plainly(lambda _, record: record))
+        return records.map(plainly(_parsed)).apply(tf.data.experimental.assert_cardinality(len(indices)))
 
     def jpeg(self, item: Any) -> Any:
         """The bytes of a JPEG file."""
@@ -139,19 +130,15 @@ class RecordSource:
 
         Not by `Dataset.shuffle`: what that does with a seed depends on TensorFlow's global seed as well.
         """
-        order = _permutation(len(self.shards), plan.stream(SHARDS, epoch))
+        order = permutation(len(self.shards), plan.stream(SHARDS, epoch))
         records = tf.data.Dataset.from_tensor_slices(tf.gather(files, order)).interleave(
             tf.data.TFRecordDataset, cycle_length=READERS, block_length=BLOCK
         )
 
         def shuffled(number: Any, window: Any) -> Any:
-            return tf.gather(window, _permutation(tf.size(window), plan.stream(WINDOWS, epoch * 2**32 + number)))
+            return tf.gather(window, permutation(tf.size(window), plan.stream(WINDOWS, epoch * 2**32 + number)))
 
-        return records.batch(WINDOW).enumerate().map(shuffled).unbatch()
-
-
-def _permutation(count: Any, seed: Any) -> Any:
-    return tf.argsort(tf.random.stateless_uniform([count], seed), stable=True)
+        return records.batch(WINDOW).enumerate().map(plainly(shuffled)).unbatch()
 
 
 def _parsed(record: Any) -> tuple[Any, Any]:
