@@ -12,7 +12,7 @@ from repvgg.pipeline.places import BETA, Plan
 # only a part of the batch would pair differently. So rows 2k and 2k + 1 are each other's partners: as the order of an
 # epoch is random, so is the partner, and both lie in the same part.
 
-NUMBERS = 3
+NUMBERS = 5
 
 
 def mixes(augmentation: Augmentation) -> bool:
@@ -35,16 +35,16 @@ def draw(augmentation: Augmentation, plan: Plan, position: Any, numbers: Any, si
     That is the partner's share of the label, its share of each pixel inside a rectangle, and the rectangle: from row,
     to row, from column, to column.
     """
-    coin, row, column = tf.unstack(numbers[:NUMBERS])
-    seed = plan.stream(BETA, position)
+    coin, row, column = tf.unstack(numbers[:3])
+    seed, powers = plan.stream(BETA, position), numbers[3:NUMBERS]
     whole = tf.constant([0, side, 0, side], tf.float32)
 
     def mixup() -> Any:
-        share = 1 - _beta(augmentation.mixup, seed)
+        share = 1 - _beta(augmentation.mixup, seed, powers)
         return tf.concat([[share, share], whole], axis=0)
 
     def cutmix() -> Any:
-        half = side * tf.sqrt(1 - _beta(augmentation.cutmix, seed)) / 2
+        half = side * tf.sqrt(1 - _beta(augmentation.cutmix, seed, powers)) / 2
         edges = tf.stack([row * side - half, row * side + half, column * side - half, column * side + half])
         edges = tf.clip_by_value(tf.round(edges), 0, side)
         share = (edges[1] - edges[0]) * (edges[3] - edges[2]) / side**2
@@ -69,12 +69,13 @@ def mix(images: Any, targets: Any, drawn: Any, *, rectangles: bool) -> tuple[Any
     return images, targets * (1 - label_share) + _swap_pairs(targets) * label_share
 
 
-def _beta(alpha: float, seed: Any) -> Any:
-    """A number of the distribution Beta(alpha, alpha), float32."""
-    # In double precision, because gamma variates of a small alpha lie below what float32 can hold.
-    first, second = tf.unstack(tf.random.stateless_gamma((2,), seed, alpha, dtype=tf.float64))
-    total = first + second
-    return tf.cast(tf.where(total > 0, first / tf.where(total > 0, total, 1), 1), tf.float32)
+def _beta(alpha: float, seed: Any, numbers: Any) -> Any:
+    """A number of the distribution Beta(alpha, alpha), float32; `numbers` are two uniform ones."""
+    # X / (X + Y) of gamma variates, which are taken as logarithms: those of a small alpha are too small for any float.
+    # A variate of alpha is one of alpha + 1 times U ** (1 / alpha).
+    larger = tf.random.stateless_gamma((2,), seed, alpha + 1, dtype=tf.float64)
+    logarithms = tf.math.log(larger) + tf.math.log1p(-tf.cast(numbers, tf.float64)) / alpha
+    return tf.cast(tf.sigmoid(logarithms[0] - logarithms[1]), tf.float32)
 
 
 def _swap_pairs(values: Any) -> Any:
