@@ -46,7 +46,7 @@ def joined(cluster: Cluster, *, seconds: int = MEETING_SECONDS) -> Iterator[None
         seconds: how long to wait for the others.
 
     Raises:
-        InputError: on a backend other than JAX, or if this cannot be process 0 at that address.
+        InputError: on a backend other than JAX, or if the port is taken on the host of process 0.
     """
     import keras
 
@@ -66,6 +66,8 @@ def _meet(cluster: Cluster, seconds: int, dismiss: Callable[[], None]) -> None:
     if os.environ.get("JAX_PLATFORMS", "") in ("", "cpu"):
         # Without it processes on CPUs cannot exchange anything; accelerators do not look at it.
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    if cluster.process_id == 0:
+        _require_free_port(cluster.coordinator)
     # At its own time limit JAX aborts the process, with a stack of C++ functions for a message.
     timer = threading.Timer(seconds, lambda: _give_up(cluster, seconds, dismiss))
     timer.daemon = True
@@ -82,14 +84,25 @@ def _meet(cluster: Cluster, seconds: int, dismiss: Callable[[], None]) -> None:
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
             shutdown_timeout_seconds=PARTING_SECONDS,
         )
-    except jax.errors.JaxRuntimeError as error:
-        raise InputError(
-            f"Process {cluster.process_id} cannot begin at '{cluster.coordinator}': {error}. Process 0 has to run on "
-            "that host, and the port has to be free."
-        ) from error
     finally:
         timer.cancel()
     atexit.register(_leave)
+
+
+def _require_free_port(coordinator: str) -> None:
+    """JAX crashes at a port that is taken, or shares it with another training."""
+    port = int(coordinator.rpartition(":")[2])
+    wide = socket.has_dualstack_ipv6()
+    try:
+        socket.create_server(
+            ("", port), family=socket.AF_INET6 if wide else socket.AF_INET, dualstack_ipv6=wide
+        ).close()
+    except OSError as error:
+        # The error's own text repeats the address that was tried.
+        reason = os.strerror(error.errno or 0)
+        raise InputError(
+            f"Process 0 cannot listen at port {port} of this host: {reason}. Choose another --coordinator."
+        ) from error
 
 
 def _give_up(cluster: Cluster, seconds: int, dismiss: Callable[[], None]) -> NoReturn:
