@@ -97,9 +97,8 @@ def test_format_from_the_ending(path: str, name: str) -> None:
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("source")
-    model = small()
-    repvgg.save_model(model, folder / "model.keras")
-    repvgg.save_checkpoint(model, folder / "model.pth")
+    repvgg.save_model(deployed("plain"), folder / "model.keras")
+    repvgg.save_checkpoint(small(), folder / "model.pth")
     return folder
 
 
@@ -121,16 +120,17 @@ def test_command_takes_the_format_from_the_ending(run, source: Path, tmp_path: P
     output = tmp_path / ("model." + ending).rstrip(".")
     status, text, _ = run(source / "model.keras", output)
     assert status == 0
-    assert "was converted first" in text
+    assert "was converted first" not in text
     assert "agree" in text
     assert load_runner(output).metadata.form == "deploy"
 
 
 def test_command_with_options_and_a_checkpoint(run, source: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    status, _, _ = run(
+    status, text, _ = run(
         source / "model.pth", tmp_path / "m.tflite", "--precision", "float16", "--size", "40x56", "--batch", 2
     )
     assert status == 0
+    assert "is in training form; it was converted first" in " ".join(text.split())
     runner = load_runner(tmp_path / "m.tflite")
     assert (runner.batch_size, runner.input_shape) == (2, (40, 56, 3))
     assert runner.metadata.precision == "float16"
