@@ -8,6 +8,7 @@ from repvgg.blocks.branches import BatchNorm, Conv, ConvBatchNorm, ConvBias
 from repvgg.blocks.qarepvgg import QARepVGGBlock
 from repvgg.blocks.recording import recorded_inputs
 from repvgg.blocks.repvgg import RepVGGBlock
+from repvgg.blocks.rounded import QuantizedBlock
 from repvgg.blocks.single_path import SinglePath
 from repvgg.blocks.squeeze_excite import SqueezeExcitation
 
@@ -24,6 +25,7 @@ __all__ = [
     "ConvBatchNorm",
     "ConvBias",
     "QARepVGGBlock",
+    "QuantizedBlock",
     "RepVGGBlock",
     "ReparameterizableBlock",
     "SinglePath",
