@@ -31,10 +31,10 @@ def draw_training(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 8 if mistakes else 5), layout="constrained")
+    figure = Figure(figsize=(13, 7.2 if mistakes else 5), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(f"{accuracy:.2%} of the validation images are right", fontsize=14)
-    parts: Any = figure.subfigures(2, 1, height_ratios=(1.35, 1)) if mistakes else [figure]
+    parts: Any = figure.subfigures(2, 1, height_ratios=(1.7, 1)) if mistakes else [figure]
     curves, losses, matrix = parts[0].subplots(1, 3, width_ratios=(1, 1, 1.15))
     _curve(curves, history, "accuracy", "accuracy, %", 100)
     _curve(losses, history, "cross_entropy", "cross entropy, nats", 1)
