@@ -328,7 +328,7 @@ class TestWeb:
             assert "prepare.py" in browser.evaluate("document.querySelector('#status').textContent")
 
     @pytest.mark.parametrize("channels", [3, 1])
-    @pytest.mark.parametrize("size", [(41, 38), (301, 140), (640, 480), (53, 53), (54, 401)])
+    @pytest.mark.parametrize("size", [(41, 38), (301, 140), (640, 480), (53, 53), (54, 401), (30, 100)])
     def test_pixels_are_those_of_pillow(
         self, size: tuple[int, int], channels: int, artifacts: Any, browser: Browser, tmp_path: Path
     ) -> None:
@@ -348,3 +348,25 @@ class TestWeb:
                 }})()"""
             )
         np.testing.assert_array_equal(np.reshape(found, wanted.shape), wanted)
+
+    def test_resize_of_the_canvas_is_another(self, browser: Browser, tmp_path: Path) -> None:
+        """Why the page has its own. docs/serving.md has these figures; another browser has others."""
+        path = tmp_path / "picture.png"
+        pixels = picture(640, 480, seed=3)
+        Image.fromarray(pixels).save(path)
+        wanted = np.asarray(Image.fromarray(pixels).resize((299, 224), Image.Resampling.BILINEAR)).astype(int)
+        with served_page(tmp_path, None) as address:
+            browser.open(address)
+            for quality in ("low", "medium", "high"):
+                found = browser.evaluate(
+                    f"""(async () => {{
+                        const bitmap = await createImageBitmap(await (await fetch("{address}/picture.png")).blob());
+                        const context = new OffscreenCanvas(299, 224).getContext("2d");
+                        context.imageSmoothingQuality = "{quality}";
+                        context.drawImage(bitmap, 0, 0, 299, 224);
+                        return Array.from(context.getImageData(0, 0, 299, 224).data);
+                    }})()"""
+                )
+                difference = np.abs(np.reshape(found, (224, 299, 4))[..., :3] - wanted)
+                print(f"{quality}: {difference.mean():.1f} of 255 on average, {difference.max()} at most")
+                assert difference.mean() > 1

@@ -35,9 +35,12 @@ export function withChannels({ data, width, height }, channels) {
 
 /**
  * Resizes as Pillow's BILINEAR does, to the bit: a triangle that widens with the factor, so that every source pixel
- * counts; columns first, then rows, each rounded to 8 bits. (A canvas's own resize differs by browser and setting.)
+ * counts; one axis after the other, each rounded to 8 bits. (A canvas's own resize differs by browser and setting.)
  */
 export function resize(image, width, height) {
+  // Since Pillow 13 rows come first where there are many more of them to lose.
+  const fewerRows = image.height - height;
+  if (fewerRows > Math.max(0, 2 * (image.width - width))) return resizeColumns(resizeRows(image, height), width);
   return resizeRows(resizeColumns(image, width), height);
 }
 
@@ -137,11 +140,14 @@ export async function loadClassifier() {
 function asTensor(ort, pixels, { input, preprocessing: { crop, mean, std } }) {
   const channels = mean.length;
   if (input === "uint8") return new ort.Tensor("uint8", pixels, [1, crop, crop, channels]);
-  // Written without --with-preprocessing: normalized, and channels first.
+  // Written without --with-preprocessing: normalized, and channels first. Each step is rounded to float32, as NumPy does:
+  // INT8 rounds to whole numbers next, and a value halfway between two goes another way for the last bit.
+  const f = Math.fround;
   const values = new Float32Array(pixels.length);
   pixels.forEach((pixel, place) => {
     const channel = place % channels;
-    values[channel * crop * crop + (place - channel) / channels] = (pixel / 255 - mean[channel]) / std[channel];
+    const normalized = f(f(f(pixel / 255) - f(mean[channel])) / f(std[channel]));
+    values[channel * crop * crop + (place - channel) / channels] = normalized;
   });
   return new ort.Tensor("float32", values, [1, channels, crop, crop]);
 }
