@@ -8,6 +8,7 @@ import keras
 from repvgg.blocks import ReparameterizableBlock, RepVGGBlock
 from repvgg.errors import InputError
 from repvgg.layers import all_layers
+from repvgg.training.distribution import replicas
 from repvgg.training.recipe import Recipe
 
 Tensor = Any
@@ -37,7 +38,8 @@ class TrainingModel(keras.Model):
             return loss
         squares = [keras.ops.sum(keras.ops.square(variable.value)) for variable in self._decayed]
         squares += [block.get_custom_L2() for block in self._custom]
-        return loss + 0.5 * self._weight_decay * sum(squares)
+        # The gradients of replicas are added up; each has its part of the loss already, and gets its part of the decay.
+        return loss + 0.5 * self._weight_decay / replicas() * sum(squares)
 
 
 def decayed_variables(model: Any, *, custom_l2: bool = False) -> list[Any]:
@@ -96,7 +98,18 @@ class SGD(keras.optimizers.SGD):
 
 
 def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> Any:
-    """SGD with a linear warm-up and a cosine to 0, over the whole of the recipe's epochs."""
+    """SGD with a linear warm-up and a cosine to 0, over the whole of the recipe's epochs.
+
+    Raises:
+        InputError: for what Keras's optimizers cannot do on several devices in TensorFlow.
+    """
+    for name, wanted in (("accumulate", recipe.accumulate > 1), ("clip_norm", recipe.clip_norm is not None)):
+        # Keras clips the gradients of each replica before it adds them up, and has no step in which it only adds.
+        if wanted and replicas() > 1:
+            raise InputError(
+                f"`{name}` does not go together with several devices in TensorFlow. Set KERAS_BACKEND=jax, which "
+                "trains on all of them with it, or CUDA_VISIBLE_DEVICES=0 for one device."
+            )
     warmup = round(recipe.warmup_epochs * steps_per_epoch)
     # With accumulation, Keras counts an iteration for every step, moved weights or not.
     steps = recipe.epochs * steps_per_epoch
@@ -175,9 +188,12 @@ def output_names(model: Any) -> list[str]:
 
 
 def compiles_fast() -> bool:
-    """Whether XLA pays: on accelerators; on a CPU TensorFlow's own kernels are two times faster (JAX has no others)."""
+    """Whether XLA pays: on accelerators; on a CPU TensorFlow's own kernels are two times faster (JAX has no others).
+
+    Not on several devices in TensorFlow, whose exchange between them it cannot compile.
+    """
     if keras.backend.backend() != "tensorflow":
         return bool(keras.backend.backend() == "jax")
     import tensorflow as tf
 
-    return bool(tf.config.list_physical_devices("GPU"))
+    return bool(tf.config.list_physical_devices("GPU")) and replicas() == 1

@@ -1,8 +1,8 @@
 """Several devices as one: Keras's distribution on JAX, replicas of one machine's GPUs on TensorFlow."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from repvgg.pipeline import Share
@@ -38,11 +38,14 @@ def this_share() -> Share:
 
 
 @contextmanager
-def all_devices() -> Iterator[int]:
+def all_devices(names: Sequence[str] | None = None) -> Iterator[int]:
     """Inside, what is built is trained on every device there is, each with its part of the batch; gives their number.
 
     On JAX these are the devices of all processes, on TensorFlow the GPUs of this machine, on PyTorch the one
     device that Keras uses.
+
+    Args:
+        names: TensorFlow's names of other devices than its GPUs, such as "CPU:0".
     """
     import keras
 
@@ -50,7 +53,7 @@ def all_devices() -> Iterator[int]:
     if backend == "jax":
         yield from _jax_devices(keras)
     elif backend == "tensorflow":
-        yield from _tensorflow_devices()
+        yield from _tensorflow_devices(names)
     else:
         yield 1
 
@@ -62,43 +65,45 @@ def placed(model: Any) -> Any:
     """
     import keras
 
-    if keras.distribution.distribution() is None and not _in_strategy(keras):
+    if keras.distribution.distribution() is None and replicas() == 1:
         return model
     copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
     return copy
 
 
-def _in_strategy(keras: Any) -> bool:
+def replicas() -> int:
+    """How many copies of the network TensorFlow trains at once; elsewhere there is one, on however many devices."""
+    import keras
+
     if keras.backend.backend() != "tensorflow":
-        return False
+        return 1
     import tensorflow as tf
 
-    return bool(tf.distribute.has_strategy())
+    return int(tf.distribute.get_strategy().num_replicas_in_sync)
 
 
 def _jax_devices(keras: Any) -> Iterator[int]:
     import jax
 
     count = jax.device_count()
-    if count == 1:
-        yield 1
-        return
     # Each process reads its own share, so Keras must not cut it once more.
+    scope = keras.distribution.DataParallel(auto_shard_dataset=False).scope() if count > 1 else nullcontext()
     with noticing_losses():
-        with keras.distribution.DataParallel(auto_shard_dataset=False).scope():
+        with scope:
             yield count
         # All have come to the end. What is left to do needs one process on one device, and may take its time.
         part()
 
 
-def _tensorflow_devices() -> Iterator[int]:
+def _tensorflow_devices(names: Sequence[str] | None) -> Iterator[int]:
     import tensorflow as tf
 
-    gpus = tf.config.list_logical_devices("GPU")
-    if len(gpus) < 2:
+    if names is None:
+        names = [device.name for device in tf.config.list_logical_devices("GPU")]
+    if len(names) < 2:
         yield 1
         return
-    strategy = tf.distribute.MirroredStrategy()
+    strategy = tf.distribute.MirroredStrategy(names)
     with strategy.scope():
         yield int(strategy.num_replicas_in_sync)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from repvgg.errors import InputError
 from repvgg.metadata import Preprocessing
 from repvgg.pipeline import Share, evaluation_batches
 from repvgg.training.inputs import Source
@@ -24,8 +25,14 @@ def validation_batches(
 
     Args:
         batch_size: images of a batch, over all processes and devices.
+
+    Raises:
+        InputError: if the devices cannot have equal parts of a batch.
     """
     import tensorflow as tf
+
+    if batch_size % devices:
+        raise InputError(f"`batch_size` (={batch_size}) must be a multiple of the number of devices (={devices}).")
 
     classes = len(source.class_names)
     local = share.of(batch_size)
