@@ -30,7 +30,9 @@ OPTIONS = (
 )
 
 # Chromium reads commands from file 3 and writes answers to file 4.
-LAUNCH = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
+LAUNCH = (
+    "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
+)
 
 
 class Browser:
@@ -50,9 +52,9 @@ class Browser:
         self.answers, theirs_out = os.pipe()
         # Numbers above 4, so that neither is overwritten while the other is put in its place.
         descriptors = [self._high(theirs_in), self._high(theirs_out)]
+        options = (*OPTIONS, f"--user-data-dir={profile}", "--remote-debugging-pipe", "about:blank")
         self.process = subprocess.Popen(
-            [sys.executable, "-c", LAUNCH, *map(str, descriptors), CHROMIUM, *OPTIONS]
-            + [f"--user-data-dir={profile}", "--remote-debugging-pipe", "about:blank"],
+            [sys.executable, "-c", LAUNCH, *map(str, descriptors), CHROMIUM, *options],
             pass_fds=descriptors,
             stderr=subprocess.DEVNULL,
         )
@@ -64,7 +66,9 @@ class Browser:
     def __enter__(self) -> "Browser":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         os.close(self.commands)  # It ends when nobody can command it any more.
         try:
             self.process.wait(10)
@@ -88,7 +92,9 @@ class Browser:
         """Waits until a JavaScript expression is true."""
         end = time.monotonic() + self.seconds
         while not self.evaluate(f"Boolean({condition})"):
-            assert time.monotonic() < end, f"{condition} did not come true. The page: {self.evaluate('document.body.innerText')}"
+            assert time.monotonic() < end, (
+                f"{condition} did not come true. The page: {self.evaluate('document.body.innerText')}"
+            )
             time.sleep(0.05)
 
     def choose_files(self, selector: str, files: Sequence[Path]) -> None:
@@ -99,7 +105,11 @@ class Browser:
 
     def set_size(self, width: int, height: int, scale: float = 1) -> None:
         self._in_page(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=width < 500
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=scale,
+            mobile=width < 500,
         )
 
     def screenshot(self) -> str:

@@ -1,6 +1,6 @@
 """Classifies pictures with TensorFlow Serving, by its REST interface: NumPy and Pillow, and nothing else.
 
-repvgg export model.keras flowers/1 --format savedmodel --with-preprocessing --softmax
+repvgg export model.keras flowers/1 --with-preprocessing --softmax
 tensorflow_model_server --rest_api_port=8501 --model_name=flowers --model_base_path="$PWD/flowers"
 python tf_serving_request.py flowers/1 http://localhost:8501/v1/models/flowers:predict photo.jpg ...
 

@@ -172,6 +172,7 @@ function showPicture(decoded) {
   const canvas = element("picture");
   [canvas.width, canvas.height] = [decoded.width, decoded.height];
   canvas.getContext("2d").putImageData(decoded, 0, 0);
+  canvas.style.imageRendering = decoded.width < 100 ? "pixelated" : "auto";
   canvas.hidden = false;
   element("drop").classList.add("filled");
 }
