@@ -125,7 +125,9 @@ def assert_same_run(reference: Path, candidate: Path) -> None:
     a network with batch normalization amplify. Measured: 1e-5; a mistake (statistics of half a batch, a gradient
     counted twice) is off by more than 1e-2 after one step.
     """
-    first, second = (list(csv.DictReader((folder / "history.csv").open())) for folder in (reference, candidate))
+    first, second = (
+        list(csv.DictReader((folder / "history.csv").read_text().splitlines())) for folder in (reference, candidate)
+    )
     assert [row["epoch"] for row in first] == [row["epoch"] for row in second]
     for ours, theirs in zip(first, second, strict=True):
         for name in ("loss", "cross_entropy", "accuracy", "val_accuracy", "val_cross_entropy", "learning_rate"):

@@ -62,6 +62,7 @@ def joined(cluster: Cluster, *, seconds: int = MEETING_SECONDS) -> Iterator[None
 
 def _meet(cluster: Cluster, seconds: int, dismiss: Callable[[], None]) -> None:
     import jax
+    from jax.experimental import multihost_utils
 
     if os.environ.get("JAX_PLATFORMS", "") in ("", "cpu"):
         # Without it processes on CPUs cannot exchange anything; accelerators do not look at it.
@@ -84,6 +85,10 @@ def _meet(cluster: Cluster, seconds: int, dismiss: Callable[[], None]) -> None:
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
             shutdown_timeout_seconds=PARTING_SECONDS,
         )
+        # Processes on CPUs have 30 seconds to open their connections at the first exchange. Here they are together;
+        # later one may still look through its images when another one has done so.
+        with noticing_losses():
+            multihost_utils.sync_global_devices("met")
     finally:
         timer.cancel()
     atexit.register(_leave)
