@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from repvgg.errors import VerificationError
-from repvgg.quantization.links import Link, by_input, find_links, input_ranges, output_ranges, rescale
-from repvgg.quantization.steps import Step, Steps, batches, copied, kernel_of
-from repvgg.runners.keras import to_numpy
+from repvgg.quantization.links import Link, Weights, by_input, find_links, input_ranges, output_ranges
+from repvgg.quantization.steps import Step, Steps, batches, copied
+from repvgg.runners.keras import KerasRunner, to_numpy
 from repvgg.verification import verify
 
 RTOL = 1e-5
-"""Scales are computed in float64 and stored in float32: one rounding of each weight, over some dozen layers."""
+"""Scales are computed in float64, and weights stored in float32: one rounding of each, over some dozen layers."""
 
 ROUNDS = 50
 SETTLED = 1e-3
@@ -41,37 +41,40 @@ def equalize(model: Any, images: np.ndarray | None = None) -> Any:
     """
     equalized = copied(model)
     steps = Steps(equalized)
+    links, weights = find_links(steps), Weights(steps)
     if images is None:
-        _balance_weights(find_links(steps))
+        _balance_weights(links, weights)
     else:
-        _balance_activations(steps, images)
-    report = verify(model, equalized, rtol=RTOL)
+        _balance_activations(links, weights, channel_ranges(steps, images))
+    weights.store()
+    # Compiling takes longer than the few images do.
+    runners = [KerasRunner(network, compiled=False) for network in (model, equalized)]
+    report = verify(*runners, rtol=RTOL)
     if not report.passed:
         raise VerificationError(f"Equalization changed the network, which it must not: {report.summary()}")
     return equalized
 
 
-def _balance_weights(links: list[Link]) -> None:
+def _balance_weights(links: list[Link], weights: Weights) -> None:
     for _ in range(ROUNDS):
         moved = 0.0
         for link in links:
-            made = output_ranges(link.producer)
-            read = np.max([input_ranges(absorber) for absorber in link.absorbers], axis=0)
+            made = output_ranges(weights.kernels[link.producer.name])
+            read = np.max([input_ranges(one, weights.kernels[one.name]) for one in link.absorbers], axis=0)
             # A channel that is never made or never read has no range to be balanced.
             alive = (made > 0) & (read > 0)
             scales = np.sqrt(np.where(alive, made, 1) / np.where(alive, read, 1))
-            rescale(link, scales)
+            weights.rescale(link, scales)
             moved = max(moved, float(np.abs(np.log(scales)).max()))
         if moved < SETTLED:
             break
 
 
-def _balance_activations(steps: Steps, images: np.ndarray) -> None:
-    reached = channel_ranges(steps, images)
-    for link in find_links(steps):
+def _balance_activations(links: list[Link], weights: Weights, reached: dict[str, np.ndarray]) -> None:
+    for link in links:
         largest = reached[link.producer.name]
-        read = np.max([_read_beside_others(absorber, largest) for absorber in link.absorbers], axis=0)
-        rescale(link, _activation_scales(largest, read))
+        read = np.max([_read_beside_others(one, weights.kernels[one.name], largest) for one in link.absorbers], axis=0)
+        weights.rescale(link, _activation_scales(largest, read))
 
 
 def channel_ranges(steps: Steps, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -86,18 +89,17 @@ def channel_ranges(steps: Steps, images: np.ndarray) -> dict[str, np.ndarray]:
     return found
 
 
-def _read_beside_others(absorber: Step, largest: np.ndarray) -> np.ndarray:
+def _read_beside_others(absorber: Step, kernel: np.ndarray, largest: np.ndarray) -> np.ndarray:
     """How large the weights of each input channel (C,) are beside those of the same output channel.
 
     Output channels have grids of their own, so each is measured by the most that one of its inputs contributes.
     """
-    kernel = np.abs(kernel_of(absorber.layer))
-    contributions = (kernel * by_input(absorber, largest)).reshape(-1, kernel.shape[-1]).max(axis=0)
+    contributions = (np.abs(kernel) * by_input(absorber, largest)).reshape(-1, kernel.shape[-1]).max(axis=0)
     return input_ranges(absorber, kernel / np.where(contributions > 0, contributions, np.inf))
 
 
 def _activation_scales(largest: np.ndarray, read: np.ndarray) -> np.ndarray:
-    """s_i = a_i^0.75 / r_i^0.25, their geometric mean made 1."""
+    """s_i = a_i^0.75 / r_i^0.25. As r_i is measured in 1 / a, no channel reaches beyond 1 afterwards."""
     alive = (largest > 0) & (read > 0)
     if not alive.any():
         return np.ones_like(largest)
@@ -108,5 +110,4 @@ def _activation_scales(largest: np.ndarray, read: np.ndarray) -> np.ndarray:
     silent, unread = (largest == 0) & (read > 0), (largest > 0) & (read == 0)
     scales[silent] = np.median((read * scales)[alive]) / read[silent]
     scales[unread] = largest[unread] / np.median((largest / scales)[alive])
-    normalized: np.ndarray = scales / np.exp(np.log(scales).mean())
-    return normalized
+    return scales

@@ -44,33 +44,49 @@ def find_links(steps: Steps) -> list[Link]:
     return found
 
 
-def rescale(link: Link, scales: np.ndarray) -> None:
-    """Divides the producer's output channels by `scales` (C,), all above 0, and multiplies in its absorbers."""
-    producer = link.producer.layer
-    assign(producer.kernel, kernel_of(producer) / scales)
-    if producer.use_bias:
-        assign(producer.bias, bias_of(producer) / scales)
-    for absorber in link.absorbers:
-        assign(absorber.layer.kernel, kernel_of(absorber.layer) * by_input(absorber, scales))
+class Weights:
+    """Kernels and biases of a network in float64, to be changed many times and rounded to float32 once.
+
+    Attributes:
+        kernels, biases: by the layer's name among the steps; a layer without bias has zeros.
+    """
+
+    def __init__(self, steps: Steps) -> None:
+        self._steps = steps.weighted
+        self.kernels = {step.name: kernel_of(step.layer) for step in self._steps}
+        self.biases = {step.name: bias_of(step.layer) for step in self._steps}
+
+    def rescale(self, link: Link, scales: np.ndarray) -> None:
+        """Divides the producer's output channels by `scales` (C,), all above 0, and multiplies in its absorbers."""
+        name = link.producer.name
+        self.kernels[name] = self.kernels[name] / scales
+        self.biases[name] = self.biases[name] / scales
+        for absorber in link.absorbers:
+            self.kernels[absorber.name] = self.kernels[absorber.name] * by_input(absorber, scales)
+
+    def store(self) -> None:
+        """Gives the layers what was calculated."""
+        for step in self._steps:
+            assign(step.layer.kernel, self.kernels[step.name])
+            if step.layer.use_bias:
+                assign(step.layer.bias, self.biases[step.name])
 
 
-def input_ranges(step: Step, kernel: np.ndarray | None = None) -> np.ndarray:
-    """The largest weight, without its sign, by which each input channel (C,) is read; in `kernel`, or the layer's."""
-    kernel = np.abs(kernel_of(step.layer) if kernel is None else kernel)
+def input_ranges(step: Step, kernel: np.ndarray) -> np.ndarray:
+    """The largest weight, without its sign, by which each input channel (C,) is read."""
+    kernel = np.abs(kernel)
     if kernel.ndim == 2:
         largest: np.ndarray = kernel.max(axis=1)
         return largest
-    groups = step.layer.groups
     # (k, k, C / groups, filters): group g of the filters reads group g of the channels.
-    by_group = kernel.reshape(*kernel.shape[:3], groups, -1).max(axis=(0, 1, 4))
+    by_group = kernel.reshape(*kernel.shape[:3], step.layer.groups, -1).max(axis=(0, 1, 4))
     ranges: np.ndarray = by_group.T.reshape(-1)
     return ranges
 
 
-def output_ranges(step: Step) -> np.ndarray:
+def output_ranges(kernel: np.ndarray) -> np.ndarray:
     """The largest weight, without its sign, of each output channel (C,)."""
-    kernel = np.abs(kernel_of(step.layer))
-    largest: np.ndarray = kernel.reshape(-1, kernel.shape[-1]).max(axis=0)
+    largest: np.ndarray = np.abs(kernel).reshape(-1, kernel.shape[-1]).max(axis=0)
     return largest
 
 
@@ -101,10 +117,14 @@ def _absorbers(producer: Step, consumers: dict[str, list[Step]], outputs: tuple[
             else:
                 # Also a product that is reached twice: it would carry the square of the scale.
                 return None
-    channels = len(output_ranges(producer))
-    if not absorbers or any(len(input_ranges(one)) != channels for one in absorbers):
+    channels = producer.layer.kernel.shape[-1]
+    if not absorbers or any(_inputs(one) != channels for one in absorbers):
         return None
     return absorbers
+
+
+def _inputs(step: Step) -> int:
+    return int(step.layer.kernel.shape[-2]) * int(getattr(step.layer, "groups", 1))
 
 
 def _passes_scale_on(step: Step) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from repvgg.errors import InputError
-from repvgg.quantization.links import find_links, output_ranges, rescale
+from repvgg.quantization.links import Weights, find_links
 from repvgg.quantization.steps import Steps, copied
 
 
@@ -21,11 +21,13 @@ def scale_channels(model: Any, largest: float = 100.0, seed: int = 0) -> Any:
     if largest < 1:
         raise InputError(f"`largest` (={largest}) must be at least 1.")
     scaled = copied(model)
-    links = find_links(Steps(scaled))
+    steps = Steps(scaled)
+    links, weights = find_links(steps), Weights(steps)
     if not links:
         raise InputError(f"'{model.name}' has no two layers in a row whose channels could be scaled.")
     generator = np.random.default_rng(seed)
     for link in links:
-        factors = np.exp(generator.uniform(0, np.log(largest), len(output_ranges(link.producer))))
-        rescale(link, 1 / factors)
+        factors = np.exp(generator.uniform(0, np.log(largest), link.producer.layer.kernel.shape[-1]))
+        weights.rescale(link, 1 / factors)
+    weights.store()
     return scaled

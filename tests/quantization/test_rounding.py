@@ -1,0 +1,119 @@
+"""Grids, and weights that are rounded so that errors cancel."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+import repvgg
+from helpers import infer, random_images, small_network, to_numpy, trained_like
+from repvgg.quantization.bias_correction import correct_biases
+from repvgg.quantization.rounding import rounded_activations, rounded_weights, signal_to_noise, weight_scales
+from repvgg.quantization.steps import Steps, apply, copied, kernel_of, linear_part
+
+IMAGES = 1 + random_images((64, 24, 24, 3), seed=5)
+"""Not around 0, for there errors of weights have no mean."""
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_grid_of_weights(per_channel: bool) -> None:
+    kernel = random_images((3, 3, 4, 6)).astype(np.float64) * np.arange(6)
+    rounded = rounded_weights(kernel, per_channel=per_channel)
+    scales = weight_scales(kernel, per_channel=per_channel)
+    assert scales.shape == ((1, 1, 1, 6) if per_channel else (1, 1, 1, 1))
+    codes = rounded / scales
+    np.testing.assert_allclose(codes, codes.round(), atol=1e-9)
+    assert np.abs(codes).max() == pytest.approx(127)
+    assert (np.abs(rounded - kernel) <= scales / 2 * (1 + 1e-9)).all()
+    # What lies on the grid stays there, which is why preparation can be left to any target's quantizer afterwards.
+    np.testing.assert_allclose(rounded_weights(rounded, per_channel=per_channel), rounded, rtol=1e-12)
+    assert not rounded[..., 0].any()
+
+
+def test_grid_of_activations() -> None:
+    values = np.linspace(-1, 3, 1001)
+    rounded = rounded_activations(values, -0.5, 2.0)
+    assert len(np.unique(rounded)) == 256
+    assert 0.0 in rounded
+    inside = (values >= -0.5) & (values <= 2)
+    assert np.abs(rounded - values)[inside].max() <= 2.5 / 255 * 0.51
+    assert rounded.min() == pytest.approx(-0.5, abs=0.01)
+    assert rounded.max() == pytest.approx(2.0, abs=0.01)
+    assert not rounded_activations(values, 0.0, 0.0).any()
+
+
+def test_signal_to_noise() -> None:
+    signal = random_images((100,))
+    assert signal_to_noise(signal, signal) == np.inf
+    assert signal_to_noise(signal, 1.1 * signal) == pytest.approx(20, abs=1e-3)
+    assert signal_to_noise(0 * signal, signal) == -np.inf
+
+
+def networks() -> dict[str, Any]:
+    return {"plain": {}, "grouped": {"override_groups_map": {2: 2, 3: 4}}}
+
+
+def coarse(model: Any, per_channel: bool) -> Any:
+    """Weights to the nearest point and nothing else."""
+    rounded = copied(model)
+    for step in Steps(rounded).weighted:
+        step.layer.kernel.assign(rounded_weights(kernel_of(step.layer), per_channel=per_channel))
+    return rounded
+
+
+def channel_means(model: Any) -> dict[str, np.ndarray]:
+    found = {}
+
+    def call(step: Any, inputs: list[Any]) -> Any:
+        if not step.weighted:
+            return apply(step, inputs)
+        outputs = linear_part(step, inputs)
+        found[step.name] = to_numpy(outputs).reshape(-1, outputs.shape[-1]).mean(axis=0, dtype=np.float64)
+        return step.layer.activation(outputs)
+
+    for _ in Steps(model).run(IMAGES, call):
+        pass
+    return found
+
+
+@pytest.mark.parametrize("name", ["plain", "grouped"])
+def test_bias_correction_takes_the_mean_error_away(name: str) -> None:
+    model = repvgg.reparameterize(trained_like(small_network(**networks()[name])))
+    corrected = correct_biases(model, IMAGES, per_channel=False)
+    wanted, before, after = (channel_means(network) for network in (model, coarse(model, False), corrected))
+    for layer, means in wanted.items():
+        error, left = np.abs(before[layer] - means).max(), np.abs(after[layer] - means).max()
+        assert left < 0.01 * error, layer
+    # The weights are those of rounding to the nearest point.
+    np.testing.assert_array_equal(
+        to_numpy(corrected.get_layer("stage2_block1").kernel),
+        to_numpy(coarse(model, False).get_layer("stage2_block1").kernel),
+    )
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+@pytest.mark.parametrize("name", ["plain", "grouped"])
+def test_compensated_weights_lie_on_the_grid_and_come_closer(name: str, per_channel: bool) -> None:
+    model = repvgg.reparameterize(trained_like(small_network(**networks()[name])))
+    compensated = correct_biases(model, IMAGES, per_channel=per_channel, compensate=True)
+    for step in Steps(compensated).weighted:
+        kernel = kernel_of(step.layer)
+        again = rounded_weights(kernel, per_channel=per_channel)
+        # The same grid, found again from the largest weight; float32 stores neither exactly.
+        np.testing.assert_allclose(again, kernel, rtol=0, atol=1e-5 * np.abs(kernel).max())
+        original = kernel_of(model.get_layer(step.layer.name))
+        assert np.abs(kernel - original).max() > 0
+
+    # Images that were not looked at: more than 6 dB, a bit, better than rounding to the nearest point.
+    others = 1 + random_images((32, 24, 24, 3), seed=6)
+    wanted, nearest, closer = (infer(network, others) for network in (model, coarse(model, per_channel), compensated))
+    assert signal_to_noise(wanted, closer) > signal_to_noise(wanted, nearest) + 6
+
+
+def test_activations_are_left_as_they_were() -> None:
+    """`linear_part` takes an activation off for one call only."""
+    model = repvgg.reparameterize(small_network())
+    step = Steps(model).weighted[0]
+    linear_part(step, [keras.ops.convert_to_tensor(IMAGES[:1])])
+    assert keras.activations.serialize(step.layer.activation) == "relu"
