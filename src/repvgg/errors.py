@@ -107,7 +107,9 @@ class InterruptedTrainingError(TrainingError):
     def __init__(self, step: int, signal_number: int) -> None:
         self.step = step
         self.exit_status = 128 + signal_number
-        super().__init__(f"Stopped at step {step}; its state is saved. The same command with --resume goes on from there.")
+        super().__init__(
+            f"Stopped at step {step}; its state is saved. The same command with --resume goes on from there."
+        )
 
 
 class AccuracyError(VerificationError):
