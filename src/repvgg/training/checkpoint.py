@@ -120,7 +120,8 @@ def read_variables(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Copies of Keras variables as arrays."""
     import keras
 
-    return {name: np.array(keras.ops.convert_to_numpy(variable.value)) for name, variable in variables.items()}
+    # Not of their values: several replicas in TensorFlow have one each, which the variable brings together.
+    return {name: np.array(keras.ops.convert_to_numpy(variable)) for name, variable in variables.items()}
 
 
 def write_variables(variables: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> None:
