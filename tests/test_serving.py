@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, Thread
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -55,8 +56,8 @@ CASES = [
 CLASSES = ("daisy", 'a "bee" & <more>', "käfer", "tulip")
 PREPROCESSING = repvgg.Preprocessing(crop=48, resize=53, mean=(0.2, 0.5, 0.7), std=(0.2, 0.5, 0.35))
 
-# Another runtime adds up in another order, which costs up to 1e-5 of the largest logit (tests/export); a probability
-# moves by a quarter of that at most. The rest is for the last digit printed.
+# Another runtime adds up in another order, and the fixture's classifier amplifies that: logits move by up to 7e-6, and
+# probabilities by a quarter of it. The rest is for other processors.
 TOLERANCE = 1e-5
 
 Classes = list[tuple[str, float]]
@@ -86,13 +87,14 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def network(pictures: list[Path]) -> Any:
-    """In deploy form, with a classifier as sure of these pictures as a trained one, and not of one class only."""
+    """In deploy form, with a classifier that tells these pictures apart."""
+    keras.utils.set_random_seed(3)  # a fixture of a module comes before those of its tests, one of which sets the seed
     model = trained_like(repvgg.RepVGG([1, 1, 2, 1], [0.25] * 4, num_classes=len(CLASSES)))
     repvgg.set_metadata(model, class_names=CLASSES, preprocessing=PREPROCESSING)
     deployed = repvgg.reparameterize(model)
     logits = as_runner(deployed)(read_batch(pictures, PREPROCESSING))
     kernel, bias = deployed.layers[-1].get_weights()
-    factor = 1.5 / logits.std(axis=0)
+    factor = 0.4 / logits.std(axis=0)
     deployed.layers[-1].set_weights([kernel * factor, (bias - logits.mean(axis=0)) * factor])
     return deployed
 
@@ -150,13 +152,12 @@ def assert_same(found: list[Classes], wanted: list[Classes], tolerance: float = 
 
 
 def test_pictures_are_told_apart(network: Any, pictures: list[Path]) -> None:
-    """Otherwise the comparisons below would compare nothing; and no two classes are so close that their order is open."""
+    """Otherwise the comparisons below would compare nothing; and no two classes are close enough to swap."""
     found = expected(network, pictures)
     assert len({classes[0][0] for classes in found}) > 1
     for classes in found:
         probabilities = np.array([probability for _, probability in classes])
         assert np.diff(-probabilities).min() > 10 * TOLERANCE
-        assert probabilities[1] > 0.01
 
 
 def test_each_target_has_an_example_and_the_page_names_it() -> None:
