@@ -23,7 +23,10 @@ from repvgg.architecture import SqueezeExcite
 from repvgg.blocks import RepVGGBlock
 from repvgg.conversion import reparameterize, switch_to_deploy
 from repvgg.errors import FileError, InputError
+from repvgg.metadata import Metadata
 from repvgg.runner import Runner
+from repvgg.runners.classifier import softmax
+from repvgg.runners.function import FunctionRunner
 from repvgg.saving import save_model
 from repvgg.verification import difference, verify
 
@@ -323,3 +326,18 @@ def test_the_relative_error_is_of_the_reference() -> None:
     ones = np.ones((1, 2))
     assert difference(ones, 3 * ones).relative == pytest.approx(2.0)
     assert difference(3 * ones, ones).relative == pytest.approx(relative_error(3 * ones, ones))
+
+
+def test_probabilities_that_vanish_agree_with_logits_far_apart() -> None:
+    """A probability below the smallest float32 is 0; its logarithm says nothing about the logit it came from."""
+    logits = np.array([[0.0, 300.0, -120.0]], np.float32)
+
+    def network(images: np.ndarray) -> np.ndarray:
+        return np.repeat(logits, len(images), axis=0)
+
+    def as_probabilities(images: np.ndarray) -> np.ndarray:
+        return softmax(network(images)).astype(np.float32)
+
+    candidate = FunctionRunner(as_probabilities, "probabilities")
+    candidate.metadata = Metadata(output="probabilities")
+    assert verify(network, candidate, random_images((2, 8, 8, 3))).passed

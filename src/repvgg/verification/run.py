@@ -15,6 +15,9 @@ from repvgg.verification.probes import probe_images
 from repvgg.verification.report import BlockRow, VerificationReport
 
 BATCH = 32
+LEAST = float(np.log(np.finfo(np.float32).tiny))
+"""Logarithm of the least probability that an artifact can give: -87.3."""
+
 BLOCK_IMAGES = 4
 """Block rows need few images, and the inputs of all blocks are held in memory."""
 
@@ -92,7 +95,8 @@ def _outputs(side: Runner, images: np.ndarray, probabilities: bool) -> Mapping[s
     outputs = {name: values[: len(images)] for name, values in side.outputs(filled_up(side, images)).items()}
     if not probabilities:
         return outputs
-    return {name: log_softmax(logits_of(side, values)) for name, values in outputs.items()}
+    # Below the smallest float32 a probability is 0, and the logarithm of the other side's must not go on from there.
+    return {name: np.maximum(log_softmax(logits_of(side, values)), LEAST) for name, values in outputs.items()}
 
 
 def _as_images(images: Any, first: Runner, second: Runner) -> np.ndarray:
