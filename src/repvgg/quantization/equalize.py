@@ -48,8 +48,8 @@ def equalize(model: Any, images: np.ndarray | None = None) -> Any:
         _balance_activations(links, weights, channel_ranges(steps, images))
     weights.store()
     # Compiling takes longer than the few images do.
-    runners = [KerasRunner(network, compiled=False) for network in (model, equalized)]
-    report = verify(*runners, rtol=RTOL)
+    before, after = (KerasRunner(network, compiled=False) for network in (model, equalized))
+    report = verify(before, after, rtol=RTOL)
     if not report.passed:
         raise VerificationError(f"Equalization changed the network, which it must not: {report.summary()}")
     return equalized
