@@ -34,7 +34,8 @@ def test_values_out_of_range(kind: Any, values: dict[str, Any]) -> None:
 def test_json_and_back() -> None:
     for augmentation in (
         Augmentation(),
-        Augmentation((0.3, 1), (1, 1), False, RandAugment(3, 7.5), 0.25, 0.2, 1.0),
+        Augmentation((0.3, 1), (1, 1), False, RandAugment(3, 7.5), random_erasing=0.25, mixup=0.2, cutmix=1.0),
+        Augmentation(auto_augment=True),
     ):
         assert Augmentation.from_dict(json.loads(json.dumps(augmentation.to_dict()))) == augmentation
     assert Augmentation.from_dict({}) == Augmentation()
@@ -47,3 +48,8 @@ def test_names_that_are_none() -> None:
         Augmentation.from_dict({"rand_augment": {"ops": 2}})
     with pytest.raises(InputError, match="Received: 9"):
         Augmentation.from_dict({"rand_augment": 9})
+
+
+def test_two_kinds_of_operations_exclude_each_other() -> None:
+    with pytest.raises(InputError, match=r"`auto_augment` and `rand_augment` .* exclude each other"):
+        Augmentation(auto_augment=True, rand_augment=RandAugment())

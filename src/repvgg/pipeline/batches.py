@@ -6,8 +6,10 @@ a time; and a process that has share i of n gets the i-th part of the very same 
 state. Each image has a position (`places.Plan`), and all that is random about it follows from seed and position.
 """
 
+import contextlib
 from typing import Any, Protocol
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -127,8 +129,7 @@ def training_batches(
             return mixing.mix(images, targets, drawn, rectangles=augmentation.cutmix > 0)
         return images, targets
 
-    # The accelerators belong to the model, which may be another framework's.
-    with tf.device("CPU:0"):
+    with _on_the_cpu():
         items = source.training_items(plan).map(plainly(augmented), num_parallel_calls=tf.data.AUTOTUNE)
         batches = items.batch(plan.local_batch, drop_remainder=True).map(plainly(finished))
         return batches.with_options(_options()).prefetch(tf.data.AUTOTUNE)
@@ -167,7 +168,7 @@ def evaluation_batches(
         )
         return normalize(resize_and_crop(pixels, preprocessing.resize, preprocessing.crop), preprocessing), label
 
-    with tf.device("CPU:0"):
+    with _on_the_cpu():
         items = source.evaluation_items(indices).map(plainly(prepared), num_parallel_calls=tf.data.AUTOTUNE)
         return items.batch(local).with_options(_options()).prefetch(tf.data.AUTOTUNE)
 
@@ -185,6 +186,15 @@ def _by_route(source: Source, item: Any, from_jpeg: Any, from_pixels: Any) -> An
     if not plain and not other:
         raise InputError("There are no images to make batches of.")
     return from_jpeg() if plain else from_pixels()
+
+
+def _on_the_cpu() -> Any:
+    """Where all of this runs; on another backend TensorFlow is kept from taking the memory of the model's GPUs."""
+    if keras.backend.backend() != "tensorflow":
+        # It refuses once it has started, which is too late then, and no harm where there is no GPU.
+        with contextlib.suppress(RuntimeError):
+            tf.config.set_visible_devices([], "GPU")
+    return tf.device("CPU:0")
 
 
 def _options() -> Any:
