@@ -1,4 +1,4 @@
-"""Processes that meet and do not train: python meeting.py differ|fail|wait --cluster=COORDINATOR,PROCESSES,ID."""
+"""Processes that meet and do not train: python meeting.py differ|wait --cluster=COORDINATOR,PROCESSES,ID."""
 
 import sys
 import time
@@ -14,14 +14,12 @@ def main() -> None:
     with joined(Cluster(address, int(count), int(number)), seconds=3 if what == "wait" else 300):
         require_agreement({"the letter": "a"})
         print("agreed", flush=True)
-        if what == "fail":
-            if number == "0":
-                raise OSError("no images here")
-            require_agreement({"the letter": "a"})
         try:
             require_agreement({"the letter": "a", "the number": number})
         except InputError as error:
             print(str(error).replace(" Here", "\nHere"), flush=True)
+        if number == "0":
+            raise OSError("no images here")
         time.sleep(600)
 
 

@@ -23,6 +23,7 @@ from small_run import BATCH, EPOCHS, make_images
 from repvgg.errors import InputError
 from repvgg.training.checkpoint import saved_steps
 from repvgg.training.cluster import Cluster
+from repvgg.training.processes import joined, require_free_port
 
 STEPS = EPOCHS * (36 // BATCH)
 HERE = Path(__file__).parent
@@ -55,7 +56,8 @@ def start(cache: Path) -> Iterator[Start]:
             **os.environ,
             "KERAS_BACKEND": "jax",
             "TF_CPP_MIN_LOG_LEVEL": "3",
-            "XLA_FLAGS": flags,
+            # These programs run for a second and would be compiled for twenty.
+            "XLA_FLAGS": f"--xla_backend_optimization_level=0 {flags}",
             "JAX_COMPILATION_CACHE_DIR": str(cache),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
@@ -123,7 +125,7 @@ def assert_same_run(reference: Path, candidate: Path) -> None:
     """The loss curve, the validation and the final state.
 
     The sums over a batch are the same, in another order: float32 differs by 6e-8 relative each time, which 16 steps of
-    a network with batch normalization amplify. Measured: 1e-5; a mistake (statistics of half a batch, a gradient
+    a network with batch normalization amplify. Measured: 2e-6; a mistake (statistics of half a batch, a gradient
     counted twice) is off by more than 1e-2 after one step.
     """
     first, second = (
@@ -132,7 +134,7 @@ def assert_same_run(reference: Path, candidate: Path) -> None:
     assert [row["epoch"] for row in first] == [row["epoch"] for row in second]
     for ours, theirs in zip(first, second, strict=True):
         for name in ("loss", "cross_entropy", "accuracy", "val_accuracy", "val_cross_entropy", "learning_rate"):
-            assert float(ours[name]) == pytest.approx(float(theirs[name]), rel=1e-3, abs=1e-5), (name, ours, theirs)
+            assert float(ours[name]) == pytest.approx(float(theirs[name]), rel=1e-4, abs=1e-6), (name, ours, theirs)
     before, after = (
         load_file(max((folder / "checkpoints").glob("*.safetensors"))) for folder in (reference, candidate)
     )
@@ -140,7 +142,7 @@ def assert_same_run(reference: Path, candidate: Path) -> None:
     assert any(name.endswith("moving_variance") for name in names)
     for name in names:
         error = np.abs(before[name] - after[name]).max() / np.abs(before[name]).max()
-        assert error < 1e-3, (name, error)
+        assert error < 1e-4, (name, error)
 
 
 def test_two_processes_that_are_killed_stopped_and_resumed_equal_one(
@@ -210,26 +212,21 @@ def test_two_replicas_in_tensorflow(data: Path, tmp_path: Path) -> None:
     assert found["run"] == {"same_class": 12, "epochs": 1}
 
 
-def test_processes_that_differ_are_told_so_and_a_lost_coordinator_ends_the_others(start: Start) -> None:
+def test_processes_that_differ_are_told_so_and_an_error_in_one_ends_the_other(start: Start) -> None:
+    """The second one waits for the first with nothing to exchange: it is JAX that ends it then, not an exception."""
     first, second = start("meeting.py", "differ")
     for process in (first, second):
         wait_for(process, "agreed")
         wait_for(process, "The processes differ in the number: process 1 and process 0 do not have the same.")
-    first.kill()
     began = time.monotonic()
-    ((status, _, errors),) = ends([second])
+    (status, _, errors), (status_of_second, _, errors_of_second) = ends([first, second])
     assert time.monotonic() - began < 60
-    assert status not in (0, None)
-    assert "another process of the training has gone" in errors
-    assert "--resume" in errors
-
-
-def test_an_error_in_one_process_ends_the_other(start: Start) -> None:
-    first, second = ends(start("meeting.py", "fail"))
-    assert first[0] == 1
-    assert "OSError: no images here" in first[2]
-    assert second[0] not in (0, None)
-    assert re.search(r"another process of (this|the) training has gone", second[2], re.IGNORECASE)
+    assert status == 1
+    assert "OSError: no images here" in errors
+    assert "another process" not in errors
+    assert status_of_second not in (0, None)
+    assert "another process of the training has gone" in errors_of_second
+    assert "--resume" in errors_of_second
 
 
 def test_processes_that_never_come(start: Start) -> None:
@@ -248,14 +245,14 @@ def test_processes_that_never_come(start: Start) -> None:
     assert "is process 0 running" in other[2]
 
 
-def test_a_port_that_is_taken(start: Start) -> None:
+def test_a_port_that_is_taken() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        ((status, _, errors),) = ends(start("meeting.py", "wait", f"--cluster=127.0.0.1:{port},2,0", processes=1))
-    assert status == 1
-    assert f"InputError: Process 0 cannot listen at port {port} of this host: Address already in use." in errors
+        with pytest.raises(InputError, match=rf"cannot listen at port {port} of this host: Address already in use\. "):
+            require_free_port(f"127.0.0.1:{port}")
+    require_free_port(f"127.0.0.1:{port}")
 
 
 @pytest.mark.parametrize(
@@ -263,6 +260,7 @@ def test_a_port_that_is_taken(start: Start) -> None:
     [
         (("host", 2, 0), "HOST:PORT"),
         ((":1234", 2, 0), "HOST:PORT"),
+        (("host:99999", 2, 0), "HOST:PORT"),
         (("host:1234", 2, 2), "--process-id counts from 0 to"),
         (("host:1234", 2, -1), "--process-id counts from 0 to"),
     ],
@@ -273,8 +271,6 @@ def test_clusters_that_are_none(values: tuple[str, int, int], message: str) -> N
 
 
 def test_other_backends_are_refused() -> None:
-    from repvgg.training.processes import joined
-
     processes = joined(Cluster("127.0.0.1:1", 2, 0))
     with pytest.raises(InputError, match=r"on JAX, and the Keras backend is 'tensorflow'. Set KERAS_BACKEND=jax"):
         processes.__enter__()

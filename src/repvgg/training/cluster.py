@@ -24,7 +24,7 @@ class Cluster:
 
     def __post_init__(self) -> None:
         host, _, port = self.coordinator.rpartition(":")
-        if not host or not port.isdigit():
+        if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
             raise InputError(f"--coordinator is HOST:PORT of process 0. Received: '{self.coordinator}'.")
         if not 0 <= self.process_id < self.num_processes:
             raise InputError(

@@ -3,6 +3,7 @@
 import atexit
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -31,8 +32,8 @@ _GONE = re.compile(r"gloo|nccl|coordination service|heartbeat|connection (reset|
 
 _LAST_WORDS = (
     "This process ended without a word of its own: mostly because another process of the training has gone (JAX's "
-    "reason is above), or because memory ran out. Start all of them again with --resume; they go on from the last "
-    "step saved."
+    "reason is above), or because it was killed, as for want of memory. Start all of them again with --resume; they "
+    "go on from the last step saved."
 )
 
 
@@ -68,7 +69,8 @@ def _meet(cluster: Cluster, seconds: int, dismiss: Callable[[], None]) -> None:
         # Without it processes on CPUs cannot exchange anything; accelerators do not look at it.
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
     if cluster.process_id == 0:
-        _require_free_port(cluster.coordinator)
+        require_free_port(cluster.coordinator)
+    atexit.register(_leave)
     # At its own time limit JAX aborts the process, with a stack of C++ functions for a message.
     timer = threading.Timer(seconds, lambda: _give_up(cluster, seconds, dismiss))
     timer.daemon = True
@@ -91,11 +93,14 @@ def _meet(cluster: Cluster, seconds: int, dismiss: Callable[[], None]) -> None:
             multihost_utils.sync_global_devices("met")
     finally:
         timer.cancel()
-    atexit.register(_leave)
 
 
-def _require_free_port(coordinator: str) -> None:
-    """JAX crashes at a port that is taken, or shares it with another training."""
+def require_free_port(coordinator: str) -> None:
+    """JAX crashes at a port that is taken, or shares it with another training.
+
+    Raises:
+        InputError: if somebody listens at it on this host.
+    """
     port = int(coordinator.rpartition(":")[2])
     wide = socket.has_dualstack_ipv6()
     try:
@@ -152,8 +157,12 @@ def part() -> None:
     """Waits until every process has come here; from now on each is on its own. For one alone it does nothing."""
     import jax
 
-    if jax.distributed.is_initialized():
-        jax.distributed.shutdown()
+    if not jax.distributed.is_initialized():
+        return
+    jax.distributed.shutdown()
+    if threading.current_thread() is threading.main_thread():
+        # JAX goes on catching SIGTERM, and nobody asks it any more.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def asked_to_stop(step: int) -> bool:
