@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageEnhance, ImageOps
 
-from hostile import picture
+from hostile_images import picture
 from repvgg.data.augmentation import Augmentation, RandAugment
 from repvgg.metadata import Preprocessing
 from repvgg.pipeline import auto_augment, erasing, mixing, operations

@@ -12,7 +12,7 @@ import tensorflow as tf
 from PIL import Image
 
 from helpers import small_network
-from hostile import encoded, jpeg, picture
+from hostile_images import encoded, jpeg, picture
 from repvgg.data import load_image, prepare_image
 from repvgg.data.augmentation import Augmentation, RandAugment
 from repvgg.data.folder import LabelledImages, find_labelled_images

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hostile import write_all
+from hostile_images import write_all
 from repvgg.cli import main
 from repvgg.data import load_image
 from repvgg.data.augmentation import Augmentation

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hostile import KINDS, Kind, jpeg, picture, write_all
+from hostile_images import KINDS, Kind, jpeg, picture, write_all
 from repvgg.data import load_image, prepare_image
 from repvgg.data.augmentation import Augmentation
 from repvgg.data.folder import LabelledImages, find_labelled_images

@@ -1,6 +1,7 @@
 """A whole run: what it leaves, and that nothing which happens to it is lost."""
 
 import csv
+import io
 import json
 import os
 import random
@@ -147,11 +148,6 @@ def test_sigterm_saves_and_says_so(data: Path, tmp_path: Path) -> None:
     assert last >= 6
 
 
-class Collected(Console):
-    def __init__(self) -> None:
-        super().__init__(record=True, quiet=False, file=open(os.devnull, "w"), width=200)  # noqa: PTH123, SIM115
-
-
 def interrupted_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Lets the run stop as Ctrl-C would, after the given step."""
     from repvgg.training.callbacks import StateKeeper
@@ -177,13 +173,14 @@ def test_a_damaged_checkpoint_costs_one_interval(
     go_on()
     newest = max((tmp_path / "run" / "checkpoints").iterdir())
     newest.write_bytes(newest.read_bytes()[:1000])
-    out = Collected()
+    text = io.StringIO()
+    out = Console(file=text, width=200)
 
     repvgg.train(data, small_model(), output=tmp_path / "run", resume=True, out=out, **small_settings())
 
-    text = out.export_text()
-    assert f"'{newest}' is damaged" in text
-    assert "Going on from step 6 of 16" in text
+    told = text.getvalue().replace("\n", "")
+    assert f"'{newest}' is damaged" in told
+    assert "Going on from step 6 of 16" in told
     assert_same_values(final_weights(finished), final_weights(tmp_path / "run"))
 
 
