@@ -20,10 +20,11 @@ import pytest
 from safetensors.numpy import load_file
 from small_run import BATCH, EPOCHS, make_images
 
-from repvgg.errors import InputError
+from repvgg.errors import InputError, OutputExistsError
 from repvgg.training.checkpoint import saved_steps
 from repvgg.training.cluster import Cluster
 from repvgg.training.processes import joined, require_free_port
+from repvgg.training.run_folder import DATA, RunFolder
 
 STEPS = EPOCHS * (36 // BATCH)
 HERE = Path(__file__).parent
@@ -253,6 +254,18 @@ def test_a_port_that_is_taken() -> None:
         with pytest.raises(InputError, match=rf"cannot listen at port {port} of this host: Address already in use\. "):
             require_free_port(f"127.0.0.1:{port}")
     require_free_port(f"127.0.0.1:{port}")
+
+
+def test_resume_begins_where_a_start_ended_before_its_first_step(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write_json(DATA, {"kind": "folders"})
+    with pytest.raises(OutputExistsError):
+        folder.begin({}, resume=False, force=False)
+    assert not folder.begin({}, resume=True, force=False)
+    assert not (tmp_path / DATA).exists()
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(OutputExistsError):
+        folder.begin({}, resume=True, force=False)
 
 
 @pytest.mark.parametrize(

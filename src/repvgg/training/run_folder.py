@@ -44,12 +44,16 @@ class RunFolder:
             self._require_same(settings)
             return True
         if self.path.exists() and any(self.path.iterdir()):
-            if not force:
+            if not force and not (resume and self._unbegun()):
                 way = "--resume goes on with it, --force begins anew" if self.started else "--force replaces its files"
                 raise OutputExistsError(f"'{self.path}' exists already; {way}, and --output names another folder.")
             self._clear()
         self.path.mkdir(parents=True, exist_ok=True)
         return False
+
+    def _unbegun(self) -> bool:
+        """Whether a start ended here before its settings were written, as when another host was not ready."""
+        return all(item.name == DATA or item.name.startswith((".data.", ".run.")) for item in self.path.iterdir())
 
     def write_settings(self, settings: Mapping[str, Any], about: Mapping[str, Any]) -> None:
         """Keeps what decides the run, and what is good to know beside it."""
