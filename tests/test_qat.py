@@ -127,7 +127,7 @@ def test_kernels_are_rounded_as_in_numpy(per_channel: bool, bits: int) -> None:
 
 @pytest.mark.backends
 def test_gradients_pass_rounding_and_stop_where_values_are_cut_off() -> None:
-    values = np.array([-3.0, -1.0, -0.2, 0.0, 0.3, 1.9, 2.5], "float32")
+    values = np.array([-3.0, -0.9, -0.2, 0.0, 0.3, 1.9, 2.5], "float32")
     weights = np.arange(1.0, 8.0, dtype="float32")
     layer = quantizer(-1.0, 2.0)
     given, kernel = keras.Variable(values), keras.Variable(np.linspace(-1, 1, 12, dtype="float32").reshape(1, 1, 3, 4))
@@ -243,7 +243,7 @@ def branches_with_outliers() -> Any:
 
 @pytest.mark.parametrize(
     ("make", "weight_bits", "rate"),
-    [(deployed_with_outliers, 8, 1e-3), (branches_with_outliers, 5, 3e-3)],
+    [(deployed_with_outliers, 8, 1e-3), (branches_with_outliers, 4, 2e-3)],
     ids=["deployed", "branches"],
 )
 def test_training_beats_rounding_alone(make: Callable[[], Any], weight_bits: int, rate: float) -> None:
@@ -260,7 +260,7 @@ def test_training_beats_rounding_alone(make: Callable[[], Any], weight_bits: int
 
     prepared = calibrated(model, images, weight_bits=weight_bits)
     rounded = error(prepared)
-    prepared.compile(keras.optimizers.Adam(rate), "mse")
+    prepared.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, 40)), "mse")
     prepared.fit(images, infer(model, images), batch_size=32, epochs=20, verbose=0)
     deployed, scales = finish_qat(prepared)
     assert error(simulate(deployed, scales)) < rounded / 2
