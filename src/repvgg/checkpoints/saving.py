@@ -61,9 +61,9 @@ def state_dict(model: Any, dialect: str = "official") -> dict[str, npt.NDArray[A
     recovered = recover(model)
     if recovered.form == "training" and recovered.architecture.block != "RepVGGBlock":
         raise InputError(
-            f"'{model.name}' consists of {recovered.architecture.block}s, whose training form PyTorch's RepVGG "
-            "does not have. Save it as .keras with repvgg.save_model, or convert it with repvgg.reparameterize first: the "
-            "deploy form is the same for all."
+            f"'{model.name}' consists of {recovered.architecture.block}s, whose training form PyTorch's RepVGG lacks. "
+            "Save it as .keras with repvgg.save_model, or convert it with repvgg.reparameterize first: the deploy form "
+            "is the same for all."
         )
     target = dialect_to_write(dialect, recovered.architecture)
     slots = slots_of(recovered)
