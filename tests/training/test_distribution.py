@@ -28,7 +28,7 @@ from repvgg.training.run_folder import DATA, RunFolder
 
 STEPS = EPOCHS * (36 // BATCH)
 HERE = Path(__file__).parent
-ENOUGH = 300
+ENOUGH = 600
 """Seconds that no test needs; a machine may be busy."""
 
 Process = subprocess.Popen[str]
