@@ -28,6 +28,7 @@ from repvgg.pipeline import (
     training_batches,
     write_records,
 )
+from repvgg.pipeline import batches as pipeline_batches
 from repvgg.pipeline.crops import NUMBERS, random_window
 from repvgg.pipeline.decode import decode_jpeg, decode_window
 from repvgg.pipeline.places import Plan, permutation
@@ -119,7 +120,7 @@ def test_shares_are_parts_of_the_same_batch(kind: str, count: int, sources: dict
 def test_how_many_are_read_at_once_does_not_matter(sources: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     expected = batches(sources["mixed"], 0, 6)
     for threads in (1, 7):
-        monkeypatch.setattr(tf.data, "AUTOTUNE", threads)
+        monkeypatch.setattr(pipeline_batches, "CALLS", threads)
         assert_equal(expected, batches(sources["mixed"], 0, 6))
 
 

@@ -7,6 +7,7 @@ state. Each image has a position (`places.Plan`), and all that is random about i
 """
 
 import contextlib
+import os
 from typing import Any, Protocol
 
 import keras
@@ -22,6 +23,10 @@ from repvgg.pipeline.normalize import normalize
 from repvgg.pipeline.places import NUMBERS, Plan, Share, plainly
 from repvgg.pipeline.rand_augment import numbers_for, rand_augment
 from repvgg.pipeline.resize import resize, resize_and_crop
+
+CALLS = 2 * (os.cpu_count() or 1)
+"""Images that are worked on at once. TensorFlow's own choice, one for each processor, leaves these idle while some of
+its operations wait for their helpers."""
 
 
 class Source(Protocol):
@@ -130,7 +135,7 @@ def training_batches(
         return images, targets
 
     with _on_the_cpu():
-        items = source.training_items(plan).map(plainly(augmented), num_parallel_calls=tf.data.AUTOTUNE)
+        items = source.training_items(plan).map(plainly(augmented), num_parallel_calls=CALLS)
         batches = items.batch(plan.local_batch, drop_remainder=True).map(plainly(finished))
         return batches.with_options(_options()).prefetch(tf.data.AUTOTUNE)
 
@@ -169,7 +174,7 @@ def evaluation_batches(
         return normalize(resize_and_crop(pixels, preprocessing.resize, preprocessing.crop), preprocessing), label
 
     with _on_the_cpu():
-        items = source.evaluation_items(indices).map(plainly(prepared), num_parallel_calls=tf.data.AUTOTUNE)
+        items = source.evaluation_items(indices).map(plainly(prepared), num_parallel_calls=CALLS)
         return items.batch(local).with_options(_options()).prefetch(tf.data.AUTOTUNE)
 
 
@@ -200,6 +205,8 @@ def _on_the_cpu() -> Any:
 def _options() -> Any:
     options = tf.data.Options()
     options.deterministic = True
+    # What runs before the parallel part is a few table look-ups; handing each to a thread costs more than doing it.
+    options.experimental_optimization.map_parallelization = False
     # Each process makes its own share; Keras and TensorFlow must not divide it once more.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return options
