@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import crafted
+import hostile
 import numpy as np
 import pytest
 
-import hostile
 from repvgg.checkpoints.tensor_files import read_tensors
 from repvgg.checkpoints.torch_reader import read_torch
 from repvgg.errors import CheckpointError, UnsafeCheckpointError
