@@ -76,7 +76,8 @@ class _Writer(GraphWriter[Any]):
     def normalized_pixels(self, images: Any) -> Any:
         scale, shift = scale_and_shift(self.settings.preprocessing, self.settings.precision)
         floats = self.operations.convert(images, "f32")
-        shifted = self.operations.add(self.operations.multiply(floats, self.constant(scale)), self.constant(shift))
+        scaled = self.operations.multiply(floats, self.constant(scale), name=f"{INPUT}:scaled")
+        shifted = self.operations.add(scaled, self.constant(shift), name=f"{INPUT}:normalized")
         return self.operations.transpose(shifted, self.constant(np.array([0, 3, 1, 2], np.int64)))
 
     def constant(self, array: np.ndarray) -> Any:

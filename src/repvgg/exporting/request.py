@@ -37,7 +37,7 @@ def checked_request(
         raise UnknownNameError("export format", target_name, TARGETS)
     target = TARGETS[target_name]
     if settings.precision == INT8:
-        _check_int8(target_name, settings, int8, with_preprocessing=with_preprocessing)
+        _check_int8(target_name, int8)
     else:
         _check_float(target_name, target, settings.precision, int8)
     if not target.adapts and (with_preprocessing or settings != Settings(precision=settings.precision)):
@@ -68,13 +68,8 @@ def _check_float(target_name: str, target: Target, precision: str, int8: Mapping
         raise InputError(f"`{next(iter(int8))}` is for integer precisions; '{precision}' needs none.")
 
 
-def _check_int8(target_name: str, settings: Settings, int8: Mapping[str, Any], *, with_preprocessing: bool) -> None:
+def _check_int8(target_name: str, int8: Mapping[str, Any]) -> None:
     get_int8_target(target_name)
-    if settings.softmax or with_preprocessing:
-        raise InputError(
-            "In INT8 a network takes normalized images and gives logits: softmax and with_preprocessing are for "
-            "float32 and float16."
-        )
     if "calibration" not in int8:
         raise InputError(
             "INT8 needs to see images like those the network will get: calibration=..., --calibration FOLDER. "

@@ -1,6 +1,7 @@
-"""LiteRT in full INT8: weights and activations of 8 bits, images and logits in float32; by TensorFlow's converter."""
+"""LiteRT in full INT8: weights and activations of 8 bits, by TensorFlow's converter; images and answers in float32."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from repvgg.exporters import Settings
 from repvgg.exporters.litert import append_metadata, converter_for
 from repvgg.metadata import Metadata
+from repvgg.quantization.litert_ends import with_ends
 from repvgg.quantization.quiet import quiet_libraries
 from repvgg.quantization.schemes import Scheme
 from repvgg.quantization.steps import whole_batches
@@ -30,7 +32,7 @@ def quantize(model: Any, images: np.ndarray, scheme: Scheme, float_layers: Seque
         for part in whole_batches(images, size):
             yield [part]
 
-    converter = converter_for(model, settings)
+    converter = converter_for(model, replace(settings, softmax=False, preprocessing=None))
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = examples
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
@@ -40,7 +42,7 @@ def quantize(model: Any, images: np.ndarray, scheme: Scheme, float_layers: Seque
         converter._experimental_disable_per_channel_quantization_for_dense_layers = True
     with quiet_libraries():
         converted: bytes = converter.convert()
-    return converted
+    return with_ends(converted, settings)
 
 
 def save(artifact: bytes, path: Path, metadata: Metadata) -> None:

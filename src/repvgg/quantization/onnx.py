@@ -10,7 +10,8 @@ import numpy as np
 from repvgg.dependencies import require
 from repvgg.exporters import Settings
 from repvgg.exporters import onnx as float_onnx
-from repvgg.metadata import Metadata
+from repvgg.exporters.stock_layers import INPUT, PROBABILITIES
+from repvgg.metadata import Metadata, Preprocessing
 from repvgg.quantization.processor import saturates
 from repvgg.quantization.quiet import quiet
 from repvgg.quantization.schemes import Scheme
@@ -37,13 +38,13 @@ def quantize(model: Any, images: np.ndarray, scheme: Scheme, float_layers: Seque
         ort.quantize_static(
             prepared,
             quantized,
-            _reader(ort)(images, float_onnx.INPUT, size),
+            _reader(ort)(images, INPUT, size, settings.preprocessing),
             quant_format=ort.QuantFormat.QDQ,
             per_channel=scheme.per_channel,
             reduce_range=saturates(),
             activation_type=ort.QuantType.QUInt8,
             weight_type=ort.QuantType.QInt8,
-            nodes_to_exclude=_nodes(onnx.load(prepared), float_layers),
+            nodes_to_exclude=_in_float(onnx.load(prepared), float_layers),
             calibrate_method={
                 "minmax": methods.MinMax,
                 "percentile": methods.Percentile,
@@ -68,12 +69,13 @@ def save(artifact: Any, path: Path, metadata: Metadata) -> None:
     path.write_bytes(artifact.SerializeToString())
 
 
-def _nodes(proto: Any, layers: Sequence[str]) -> list[str]:
-    """The nodes of layers: those called like the layer, or 'layer/conv' and the like where it gives several."""
+def _in_float(proto: Any, layers: Sequence[str]) -> list[str]:
+    """The nodes of layers (called like the layer, or 'layer/conv' and the like), and those around the network."""
     return [
         node.name
         for node in proto.graph.node
         if any(node.name == layer or node.name.startswith(f"{layer}/") for layer in layers)
+        or node.name.startswith((f"{INPUT}:", f"{PROBABILITIES}:"))
     ]
 
 
@@ -81,8 +83,8 @@ def _reader(ort: Any) -> Any:
     class Reader(ort.CalibrationDataReader):
         """Batches of calibration images, as ONNX Runtime asks for them."""
 
-        def __init__(self, images: np.ndarray, name: str, size: int) -> None:
-            self.name = name
+        def __init__(self, images: np.ndarray, name: str, size: int, pixels: Preprocessing | None) -> None:
+            self.name, self.pixels = name, pixels
             self.parts = list(whole_batches(images, size))
             self.set_range(0, len(self.parts))
 
@@ -94,6 +96,10 @@ def _reader(ort: Any) -> Any:
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             part = next(self.waiting, None)
-            return None if part is None else {self.name: np.ascontiguousarray(part.transpose(0, 3, 1, 2))}
+            if part is None:
+                return None
+            if self.pixels is not None:
+                return {self.name: self.pixels.restore(part)}
+            return {self.name: np.ascontiguousarray(part.transpose(0, 3, 1, 2))}
 
     return Reader

@@ -9,6 +9,7 @@ import numpy as np
 from repvgg.dependencies import require
 from repvgg.exporters import Settings
 from repvgg.exporters.openvino import build
+from repvgg.exporters.stock_layers import INPUT, PROBABILITIES
 from repvgg.metadata import Metadata
 from repvgg.quantization.processor import saturates
 from repvgg.quantization.quiet import quiet
@@ -25,8 +26,8 @@ def quantize(model: Any, images: np.ndarray, scheme: Scheme, float_layers: Seque
     with quiet("nncf"):
         network = build(model, settings)
         size = settings.batch or model.inputs[0].shape[0] or BATCH
-        parts = [np.ascontiguousarray(part.transpose(0, 3, 1, 2)) for part in whole_batches(images, size)]
-        nodes = _nodes(network, float_layers)
+        parts = [_as_input(part, settings) for part in whole_batches(images, size)]
+        nodes = _in_float(network, float_layers)
         return nncf.quantize(
             network,
             nncf.Dataset(parts),
@@ -65,8 +66,19 @@ def _advanced(scheme: Scheme) -> Any:
     )
 
 
-def _nodes(network: Any, layers: Sequence[str]) -> list[str]:
-    """The products of the layers: called like the layer, or 'layer/product' where a bias is added."""
+def _as_input(images: np.ndarray, settings: Settings) -> np.ndarray:
+    """Prepared images as the network with these settings takes them."""
+    if settings.preprocessing is not None:
+        return settings.preprocessing.restore(images)
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+
+
+def _in_float(network: Any, layers: Sequence[str]) -> list[str]:
+    """The products of layers (called like the layer, or 'layer/product' where a bias is added), and what is around."""
     kinds = ("Convolution", "GroupConvolution", "MatMul")
     names = [node.get_friendly_name() for node in network.get_ops() if node.get_type_name() in kinds]
-    return [name for name in names if any(name == layer or name.startswith(f"{layer}/") for layer in layers)]
+    products = [name for name in names if any(name == layer or name.startswith(f"{layer}/") for layer in layers)]
+    around = (f"{INPUT}:", f"{PROBABILITIES}:")
+    return products + [
+        node.get_friendly_name() for node in network.get_ops() if node.get_friendly_name().startswith(around)
+    ]
