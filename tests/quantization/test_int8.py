@@ -13,6 +13,7 @@ from fitted import IMAGES, calibration, digits, evaluation, fitted
 import repvgg
 from helpers import infer
 from repvgg.demo.digits import CLASS_NAMES, PREPROCESSING
+from repvgg.exporters.stock_layers import scale_and_shift
 from repvgg.exporting import Export, export
 from repvgg.quantization import INT8_TARGETS, SCHEMES
 from repvgg.runners import load_runner
@@ -141,9 +142,7 @@ def test_fixed_batches(target: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("target", list(INT8_TARGETS))
-def test_pixels_in_and_probabilities_out(
-    target: str, written: Callable[[str, str], Export], tmp_path: Path
-) -> None:
+def test_pixels_in_and_probabilities_out(target: str, written: Callable[[str, str], Export], tmp_path: Path) -> None:
     """The same network in eight bits as without; what is around it is not quantized."""
     path = tmp_path / f"model{SUFFIXES[target]}"
     result = exported(network("plain"), path, target, softmax=True, with_preprocessing=True)
@@ -151,14 +150,18 @@ def test_pixels_in_and_probabilities_out(
     assert runner.takes_uint8
     assert runner.gives_probabilities
     images, labels = evaluation()
-    answers = runner(PREPROCESSING.restore(images))
-    logits = plain(images).astype(np.float64)
+    pixels = PREPROCESSING.restore(images)
+    answers = runner(pixels)
+    # Normalized as the artifact does it: these grey levels lie halfway between two points of the grid, and the last bit
+    # of a float decides.
+    scale, shift = scale_and_shift(PREPROCESSING, "float32")
+    logits = plain(pixels.astype(np.float32) * scale + shift).astype(np.float64)
     expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    # The last bit of a normalized pixel decides where it lies between two points of the grid.
     assert np.mean(answers.argmax(axis=1) == expected.argmax(axis=1)) >= 0.99
+    # Ranges were measured on values that may differ in that bit, so single activations are one point off.
+    assert np.abs(answers - expected).mean() < 2e-4
     np.testing.assert_allclose(answers, expected, atol=0.02)
     np.testing.assert_allclose(answers.sum(axis=1), 1, rtol=1e-5)
-    assert np.abs(answers - expected).mean() < 1e-3
     assert result.int8 is not None
     assert result.int8.report.accuracy == np.mean(answers.argmax(axis=1) == labels)
 

@@ -24,8 +24,7 @@ def with_ends(content: bytes, settings: Settings) -> bytes:
     """
     if settings.preprocessing is None and not settings.softmax:
         return content
-    import flatbuffers  # TensorFlow brings it along
-
+    flatbuffers = require("flatbuffers", extra="litert", purpose="INT8 for LiteRT")
     schema = require("ai_edge_litert.schema_py_generated", extra="litert", purpose="INT8 for LiteRT")
     graph = _Graph(schema, schema.ModelT.InitFromPackedBuf(content))
     if settings.preprocessing is not None:

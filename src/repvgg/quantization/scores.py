@@ -14,7 +14,7 @@ from repvgg.data.reading import prepared_batches
 from repvgg.errors import InputError
 from repvgg.evaluation.labels import labelled_for, require_as_many
 from repvgg.quantization.steps import batches
-from repvgg.runner import Runner
+from repvgg.runner import Runner, images_for
 from repvgg.runners.classifier import class_logits, filled_up, preprocessing_of
 from repvgg.verification import difference
 
@@ -90,7 +90,7 @@ class Judge:
         times: dict[str, list[float]] = {"reference": [], "candidate": []}
         for turn in range(WARM_UP + SPEED_ROUNDS):
             for name, one in (("reference", self._reference), ("candidate", runner)):
-                batch = filled_up(one, images)
+                batch = filled_up(one, images_for(one, images))
                 start = time.perf_counter()
                 one(batch)
                 if turn >= WARM_UP:
