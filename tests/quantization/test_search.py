@@ -9,11 +9,15 @@ import pytest
 from fitted import calibration, evaluation, fitted
 
 import repvgg
+from helpers import infer, relative_error
 from repvgg.errors import AccuracyError, InputError, OutputExistsError, UnknownNameError
+from repvgg.exporters import TARGETS, Settings
 from repvgg.exporting import export
-from repvgg.quantization import SCHEMES, find_int8, scale_channels
+from repvgg.quantization import INT8_TARGETS, SCHEMES, find_int8, scale_channels
 from repvgg.quantization import onnx as onnx_int8
 from repvgg.quantization.schemes import DEFAULT, REMEDIES, Scheme
+from repvgg.quantization.steps import Steps
+from repvgg.runners import load_runner
 
 for module in ("onnx", "onnxruntime", "sklearn"):
     pytest.importorskip(module)
@@ -126,6 +130,23 @@ def test_sensitive_layers_stay_in_float32() -> None:
     kernels = {array.name for array in found.artifact.graph.initializer if array.data_type == 1 and len(array.dims) > 1}
     assert sum(node.input[1] in kernels for node in convolutions) == 2
     assert len(convolutions) == 6
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_layers_in_float32_read_nothing_that_is_rounded(target: str, tmp_path: Path) -> None:
+    """If all of them stay, nothing is left of the eight bits."""
+    pytest.importorskip("nncf")
+    model, images = network(), calibration(16)
+    names = tuple(step.name for step in Steps(model).weighted)
+    quantizer = INT8_TARGETS[target]
+    artifact = quantizer.quantize(model, images, SCHEMES["per-channel"], names, Settings())
+    path = tmp_path / f"model{TARGETS[target].suffix}"
+    quantizer.save(artifact, path, repvgg.get_metadata(model))
+    assert relative_error(infer(model, images), load_runner(path)(images)) < 1e-5
+    # All but one, whose input lies halfway between two points of its grid: as far off as that one alone is.
+    artifact = quantizer.quantize(model, images, SCHEMES["per-channel"], names[1:], Settings())
+    quantizer.save(artifact, path, repvgg.get_metadata(model))
+    assert 1e-4 < relative_error(infer(model, images), load_runner(path)(images)) < 0.05
 
 
 @pytest.mark.parametrize(

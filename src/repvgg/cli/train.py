@@ -41,8 +41,8 @@ def command(
     force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of weights, order and augmentation.", rich_help_panel=_RUN)] = 0,
     precision: Annotated[
-        Precision, typer.Option(help="Mixed precision computes in 16 bits.", rich_help_panel=_RUN)
-    ] = Precision.float32,
+        Precision | None, typer.Option(help="Mixed precision computes in 16 bits.", rich_help_panel=_RUN)
+    ] = None,
     deterministic: Annotated[
         bool,
         typer.Option("--deterministic", help="The same bits on a GPU too; slower.", rich_help_panel=_RUN),
@@ -171,7 +171,7 @@ def command(
             weights=weights,
             seed=seed,
             holdout=holdout,
-            dtype=precision.value,
+            dtype=precision.value if precision is not None else None,
             save_steps=save_steps,
             tensorboard=tensorboard,
             strict=strict,

@@ -1,15 +1,18 @@
-"""Taking the mean error of rounded weights out of the biases.
+"""Taking the mean error of eight bits out of the biases.
 
-Rounding moves each weight a little; over many inputs the errors do not cancel, and a whole channel shifts. Nagel et
-al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019, here with measured means.
+Rounding moves each weight a little; over many inputs the errors do not cancel, and a whole channel shifts. So it is
+with activations, most of which are small and become 0. Nagel et al., "Data-Free Quantization Through Weight
+Equalization and Bias Correction", ICCV 2019, here with measured means.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 import keras
 import numpy as np
 
 from repvgg.quantization.compensation import compensated_weights
+from repvgg.quantization.ranges import input_limits, rounded_input
 from repvgg.quantization.rounding import rounded_weights
 from repvgg.quantization.steps import (
     Step,
@@ -29,17 +32,21 @@ IMAGES = 64
 """All of them go through the network at once. Both means are of the same images, so few will do."""
 
 
-def correct_biases(model: Any, images: np.ndarray, *, per_channel: bool, compensate: bool = False) -> Any:
+def correct_biases(
+    model: Any, images: np.ndarray, *, per_channel: bool, compensate: bool = False, float_layers: Collection[str] = ()
+) -> Any:
     """A copy of `model` whose weights lie on their 8-bit grids and whose biases make up for it.
 
     Layer by layer from the input on: the mean of each output channel over `images`, before the activation, becomes
-    what it is in `model`, with everything before the layer corrected already.
+    what it is in `model`, with everything before the layer corrected already, and what each layer reads in eight bits.
 
     Args:
         images: (N, H, W, C) in float32, as the network takes them.
         per_channel: which grids the weights are rounded to.
         compensate: round as `compensated_weights` does, not each weight to the nearest point.
+        float_layers: names of layers whose weights and inputs are not rounded.
     """
+    limits = input_limits(model, images)
     images = spread(images, IMAGES)
     wanted = _channel_means(model, images)
     corrected = copied(model)
@@ -48,12 +55,14 @@ def correct_biases(model: Any, images: np.ndarray, *, per_channel: bool, compens
         if not step.weighted:
             return apply(step, inputs)
         layer = step.layer
-        rounded = (
-            compensated_weights(step, inputs[0], per_channel=per_channel)
-            if compensate
-            else rounded_weights(kernel_of(layer), per_channel=per_channel)
-        )
-        assign(layer.kernel, rounded)
+        if step.name not in float_layers:
+            inputs = rounded_input(step, inputs, limits)
+            rounded = (
+                compensated_weights(step, inputs[0], per_channel=per_channel)
+                if compensate
+                else rounded_weights(kernel_of(layer), per_channel=per_channel)
+            )
+            assign(layer.kernel, rounded)
         outputs = linear_part(step, inputs)
         if layer.use_bias:
             shift = wanted[step.name] - _mean(outputs)

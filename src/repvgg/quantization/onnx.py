@@ -35,6 +35,8 @@ def quantize(model: Any, images: np.ndarray, scheme: Scheme, float_layers: Seque
         source, prepared, quantized = (Path(folder, f"{name}.onnx") for name in ("float", "prepared", "int8"))
         float_onnx.write(model, source, Metadata(), settings)
         shapes.quant_pre_process(source, prepared, skip_optimization=True, skip_symbolic_shape=True)
+        graph = onnx.load(prepared).graph
+        excluded = _in_float(graph, float_layers)
         ort.quantize_static(
             prepared,
             quantized,
@@ -44,7 +46,7 @@ def quantize(model: Any, images: np.ndarray, scheme: Scheme, float_layers: Seque
             reduce_range=saturates(),
             activation_type=ort.QuantType.QUInt8,
             weight_type=ort.QuantType.QInt8,
-            nodes_to_exclude=_in_float(onnx.load(prepared), float_layers),
+            nodes_to_exclude=excluded,
             calibrate_method={
                 "minmax": methods.MinMax,
                 "percentile": methods.Percentile,
@@ -58,7 +60,9 @@ def quantize(model: Any, images: np.ndarray, scheme: Scheme, float_layers: Seque
                 "CalibStridedMinMax": 1,
             },
         )
-        return onnx.load(quantized)
+        result = onnx.load(quantized)
+    _read_in_float(onnx, result.graph, graph, excluded)
+    return result
 
 
 def save(artifact: Any, path: Path, metadata: Metadata) -> None:
@@ -69,14 +73,56 @@ def save(artifact: Any, path: Path, metadata: Metadata) -> None:
     path.write_bytes(artifact.SerializeToString())
 
 
-def _in_float(proto: Any, layers: Sequence[str]) -> list[str]:
+_PASSING = ("Flatten", "GlobalAveragePool")
+"""Without weights; in float where the layer behind them is."""
+
+
+def _in_float(graph: Any, layers: Sequence[str]) -> list[str]:
     """The nodes of layers (called like the layer, or 'layer/conv' and the like), and those around the network."""
-    return [
-        node.name
-        for node in proto.graph.node
-        if any(node.name == layer or node.name.startswith(f"{layer}/") for layer in layers)
-        or node.name.startswith((f"{INPUT}:", f"{PROBABILITIES}:"))
-    ]
+    producers = {name: node for node in graph.node for name in node.output}
+    names = [
+        node.name for node in graph.node if node.name.startswith((f"{INPUT}:", f"{PROBABILITIES}:"))
+    ]  # fmt: skip
+    for node in graph.node:
+        if any(node.name == layer or node.name.startswith(f"{layer}/") for layer in layers):
+            names.append(node.name)
+            before = producers.get(node.input[0])
+            while before is not None and before.op_type in _PASSING:
+                names.append(before.name)
+                before = producers.get(before.input[0])
+    return names
+
+
+def _read_in_float(onnx: Any, graph: Any, original: Any, excluded: Sequence[str]) -> None:
+    """Lets layers in float read what was there before it was rounded.
+
+    The quantizer rounds the output of a quantized layer whoever reads it. It also takes a ReLU out where rounding cuts
+    off negative values, so this puts it back in.
+    """
+    activated = {node.output[0] for node in original.node if node.op_type == "Relu"}
+    producers = {name: node for node in graph.node for name in node.output}
+    nodes: dict[str, Any] = {}
+    for node in graph.node:
+        rounded = producers.get(node.input[0]) if node.name in excluded else None
+        if rounded is not None and rounded.op_type == "DequantizeLinear":
+            exact = producers[rounded.input[0]].input[0]
+            if exact in activated:
+                relu = onnx.helper.make_node("Relu", [exact], [f"{exact}:float"], name=f"{exact}:float")
+                nodes.setdefault(relu.name, relu)
+                exact = relu.output[0]
+            node.input[0] = exact
+        nodes[node.name] = node
+    kept = list(nodes.values())
+    outputs = {output.name for output in graph.output}
+    for kind in ("DequantizeLinear", "QuantizeLinear"):
+        read = outputs.union(*(node.input for node in kept))
+        kept = [node for node in kept if node.op_type != kind or node.output[0] in read]
+    del graph.node[:]
+    graph.node.extend(kept)
+    read = outputs.union(*(node.input for node in kept))
+    constants = [constant for constant in graph.initializer if constant.name in read]
+    del graph.initializer[:]
+    graph.initializer.extend(constants)
 
 
 def _reader(ort: Any) -> Any:

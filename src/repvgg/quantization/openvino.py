@@ -73,12 +73,22 @@ def _as_input(images: np.ndarray, settings: Settings) -> np.ndarray:
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
 
 
+_PASSING = ("ReduceMean",)
+"""Without weights; in float where the layer behind them is."""
+
+
 def _in_float(network: Any, layers: Sequence[str]) -> list[str]:
-    """The products of layers (called like the layer, or 'layer/product' where a bias is added), and what is around."""
-    kinds = ("Convolution", "GroupConvolution", "MatMul")
-    names = [node.get_friendly_name() for node in network.get_ops() if node.get_type_name() in kinds]
-    products = [name for name in names if any(name == layer or name.startswith(f"{layer}/") for layer in layers)]
-    around = (f"{INPUT}:", f"{PROBABILITIES}:")
-    return products + [
-        node.get_friendly_name() for node in network.get_ops() if node.get_friendly_name().startswith(around)
-    ]
+    """The operations of layers (called like the layer, or "layer/product" and the like), and those around them."""
+    names = []
+    for node in network.get_ops():
+        name = node.get_friendly_name()
+        if node.get_type_name() in ("Constant", "Parameter", "Result"):
+            continue
+        if name.startswith((f"{INPUT}:", f"{PROBABILITIES}:")):
+            names.append(name)
+        if any(name == layer or name.startswith(f"{layer}/") for layer in layers):
+            names.append(name)
+            before = node.input_value(0).get_node()
+            if before.get_type_name() in _PASSING:
+                names.append(before.get_friendly_name())
+    return names

@@ -1,5 +1,6 @@
 """What a scheme does to the Keras model before a target's own quantizer gets it."""
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,21 @@ from repvgg.quantization.equalize import equalize
 from repvgg.quantization.schemes import Scheme
 
 
-def prepare(model: Any, images: np.ndarray, scheme: Scheme) -> Any:
-    """The deployed model in float32 with equalized channels and with weights on their grids, as `scheme` says."""
-    if scheme.equalize != "none":
-        model = equalize(model, images if scheme.equalize == "activations" else None)
+def equalized(model: Any, images: np.ndarray, scheme: Scheme) -> Any:
+    """The deployed model with equalized channels, as `scheme` says; the function stays."""
+    return model if scheme.equalize == "none" else equalize(model, images if scheme.equalize == "activations" else None)
+
+
+def prepare(model: Any, images: np.ndarray, scheme: Scheme, float_layers: Collection[str] = ()) -> Any:
+    """The deployed model in float32 with equalized channels and with weights on their grids, as `scheme` says.
+
+    Args:
+        float_layers: names of layers that will not be quantized.
+    """
+    model = equalized(model, images, scheme)
     if scheme.rounding != "nearest":
         compensate = scheme.rounding == "compensated"
-        model = correct_biases(model, images, per_channel=scheme.per_channel, compensate=compensate)
+        model = correct_biases(
+            model, images, per_channel=scheme.per_channel, compensate=compensate, float_layers=float_layers
+        )
     return model

@@ -13,11 +13,11 @@ from repvgg.errors import AccuracyError, InputError
 from repvgg.exporters import TARGETS, Settings
 from repvgg.metadata import Metadata
 from repvgg.quantization.int8 import Int8Target, get_int8_target
-from repvgg.quantization.prepare import prepare
+from repvgg.quantization.prepare import equalized, prepare
 from repvgg.quantization.report import Attempt, Int8Report
 from repvgg.quantization.schemes import REMEDIES, SCHEMES, Scheme, get_scheme
 from repvgg.quantization.scores import Evaluation, Judge
-from repvgg.quantization.sensitivity import layer_rows, most_sensitive
+from repvgg.quantization.sensitivity import LayerRow, layer_rows, most_sensitive
 from repvgg.runner import Runner
 from repvgg.runners import load_runner
 
@@ -120,6 +120,7 @@ class _Trial:
         self._judge = Judge(self._load(path), evaluation, images)
         self._attempts: list[Attempt] = []
         self._prepared: dict[tuple[Any, ...], Any] = {}
+        self._rows: dict[tuple[Any, ...], tuple[LayerRow, ...]] = {}
         self._latest: tuple[Any, Any, Runner, int] | None = None
 
     def attempt(self, name: str, scheme: Scheme, beside: Attempt | None = None) -> Attempt:
@@ -167,11 +168,8 @@ class _Trial:
         return self._judge.reference.accuracy
 
     def _made(self, scheme: Scheme) -> Runner:
-        prepared = self._prepare(scheme)
-        layers: tuple[str, ...] = ()
-        if scheme.float_layers:
-            rows = layer_rows(prepared, self._images, per_channel=scheme.per_channel)
-            layers = most_sensitive(rows, scheme.float_layers)
+        layers = self._layers_in_float(scheme)
+        prepared = self._prepare(scheme, layers)
         artifact = self._target.quantize(prepared, self._images, scheme, layers, self._settings)
         path = self._folder / f"int8-{len(self._attempts)}{TARGETS[self._name].suffix}"
         self._target.save(artifact, path, self._metadata)
@@ -179,10 +177,20 @@ class _Trial:
         self._latest = artifact, prepared, runner, self._size(path)
         return runner
 
-    def _prepare(self, scheme: Scheme) -> Any:
-        key = (scheme.equalize, scheme.rounding, scheme.rounding != "nearest" and scheme.per_channel)
+    def _layers_in_float(self, scheme: Scheme) -> tuple[str, ...]:
+        if not scheme.float_layers:
+            return ()
+        key = (scheme.equalize, scheme.per_channel)
+        if key not in self._rows:
+            model = equalized(self._model, self._images, scheme)
+            self._rows[key] = layer_rows(model, self._images, per_channel=scheme.per_channel)
+        return most_sensitive(self._rows[key], scheme.float_layers)
+
+    def _prepare(self, scheme: Scheme, layers: tuple[str, ...]) -> Any:
+        rounds = scheme.rounding != "nearest"
+        key = (scheme.equalize, scheme.rounding, rounds and scheme.per_channel, layers if rounds else ())
         if key not in self._prepared:
-            self._prepared[key] = prepare(self._model, self._images, scheme)
+            self._prepared[key] = prepare(self._model, self._images, scheme, layers)
         return self._prepared[key]
 
     def _load(self, path: Path) -> Runner:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 import numpy as np
 
-from repvgg.quantization.rounding import rounded_activations, rounded_weights, signal_to_noise
+from repvgg.quantization.ranges import Limits, input_limits, rounded_input
+from repvgg.quantization.rounding import rounded_weights, signal_to_noise
 from repvgg.quantization.steps import Step, Steps, Tensor, apply, assign, batches, copied, kernel_of, spread
 from repvgg.runners.keras import to_numpy
 from repvgg.verification.compare import top1_matches
@@ -54,9 +54,9 @@ def layer_rows(model: Any, images: np.ndarray, *, per_channel: bool = True) -> t
     """
     images = spread(images, IMAGES)
     steps = Steps(copied(model))
-    ranges: dict[str, tuple[float, float]] = {}
-    expected = _outputs(steps, images, lambda step, inputs: _recorded(step, inputs, ranges))
-    return tuple(_row(step, steps, images, ranges[step.name], per_channel, expected) for step in steps.weighted)
+    limits = input_limits(steps, images)
+    expected = _outputs(steps, images, apply)
+    return tuple(_row(step, steps, images, limits, per_channel, expected) for step in steps.weighted)
 
 
 def most_sensitive(rows: Sequence[LayerRow], count: int) -> tuple[str, ...]:
@@ -68,7 +68,7 @@ def _row(
     step: Step,
     steps: Steps,
     images: np.ndarray,
-    limits: tuple[float, float],
+    limits: Limits,
     per_channel: bool,
     expected: np.ndarray,
 ) -> LayerRow:
@@ -81,7 +81,7 @@ def _row(
             return apply(other, inputs)
         right = apply(step, inputs)
         assign(step.layer.kernel, rounded)
-        noisy = apply(step, [keras.ops.convert_to_tensor(rounded_activations(to_numpy(inputs[0]), *limits))])
+        noisy = apply(step, rounded_input(step, inputs, limits))
         assign(step.layer.kernel, kernel)
         own.append((to_numpy(right), to_numpy(noisy)))
         return noisy
@@ -109,11 +109,3 @@ def _outputs(steps: Steps, images: np.ndarray, call: Any) -> np.ndarray:
     for part in batches(images):
         found += [to_numpy(tensor) for step, tensor in steps.run(part, call) if step.name == steps.outputs[0]]
     return np.concatenate(found)
-
-
-def _recorded(step: Step, inputs: list[Tensor], ranges: dict[str, tuple[float, float]]) -> Tensor:
-    if step.weighted:
-        values = to_numpy(inputs[0])
-        low, high = ranges.get(step.name, (0.0, 0.0))
-        ranges[step.name] = (min(low, float(values.min())), max(high, float(values.max())))
-    return apply(step, inputs)
