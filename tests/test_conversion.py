@@ -24,7 +24,7 @@ from helpers import (
 from repvgg import conversion, fold
 from repvgg.architecture import SqueezeExcite
 from repvgg.backbone import RepVGGBackbone
-from repvgg.blocks import AuxiliaryClassifier, ReparameterizableBlock, RepVGGBlock, branches
+from repvgg.blocks import AuxiliaryClassifier, ReparameterizableBlock, RepVGGBlock
 from repvgg.conversion import reparameterize
 from repvgg.cost import count_cost
 from repvgg.errors import ConversionError, VerificationError
@@ -91,7 +91,7 @@ def check_converted(monkeypatch: pytest.MonkeyPatch, model: Any, dtype: str) -> 
         expected = expected["main"] if isinstance(expected, dict) else expected
         assert expected.dtype == found.dtype == dtype
         # Two images still differ at the end; where they do not, the comparison says nothing about the first blocks.
-        assert expected.std(axis=0).max() > 0.001 * np.abs(expected).max()
+        assert expected.std(axis=0).max() > 100 * TOLERANCES[dtype] * np.abs(expected).max()
         assert relative_error(expected, found) <= TOLERANCES[dtype]
     recovered = recover(deployed)
     cost = count_cost(recovered.architecture, recovered.num_classes, (224, 224))
@@ -101,24 +101,23 @@ def check_converted(monkeypatch: pytest.MonkeyPatch, model: Any, dtype: str) -> 
 @pytest.mark.parametrize("name", [name for name in VARIANTS if name not in THIN])
 def test_every_variant(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Full width and depth, random statistics."""
-    narrow = trained_like(create_model(name))
-    assert narrow.count_params() > VARIANTS[name].cost().train_parameters
-    check_converted(monkeypatch, narrow, "float32")
-    # Its weights are overwritten at once, and random ones take a while.
-    monkeypatch.setattr(branches, "torch_initializer", keras.initializers.Zeros)
-    wide = create_model(name, dtype="float64")
-    wide.set_weights(narrow.get_weights())
-    check_converted(monkeypatch, wide, "float64")
+    model = trained_like(create_model(name))
+    assert model.count_params() > VARIANTS[name].cost().train_parameters
+    check_converted(monkeypatch, model, "float32")
     keras.backend.clear_session()
 
 
-@pytest.mark.parametrize("dtype", TOLERANCES)
-@pytest.mark.parametrize("name", THIN)
-def test_variants_of_other_blocks(monkeypatch: pytest.MonkeyPatch, name: str, dtype: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [(name, dtype) for name in VARIANTS for dtype in TOLERANCES if dtype != "float32" or name in THIN],
+)
+def test_variants_at_an_eighth_of_their_width(monkeypatch: pytest.MonkeyPatch, name: str, dtype: str) -> None:
+    """In float64, where nothing hides in the rounding, of every depth and every choice of groups."""
     architecture = VARIANTS[name].architecture
     widths = [factor / 8 for factor in architecture.width_multiplier]
     blocks = architecture.num_blocks, widths, architecture.groups
-    model = RepVGG(*blocks, block=architecture.block, dtype=dtype, squeeze_excite=architecture.squeeze_excite)
+    settings = {"block": architecture.block, "squeeze_excite": architecture.squeeze_excite}
+    model = RepVGG(*blocks, dtype=dtype, auxiliary_heads=architecture.auxiliary_heads, **settings)
     check_converted(monkeypatch, trained_like(model), dtype)
 
 
