@@ -243,16 +243,47 @@ def test_part_of_a_jpeg_is_pillows(subsampling: int, progressive: bool, rng: np.
         np.testing.assert_array_equal(part, whole[top : top + rows, left : left + columns])
 
 
-@pytest.mark.parametrize("size", [(16, 16), (31, 17), (33, 64), (160, 241), (7, 90), (5, 6), (1, 1)])
+@pytest.mark.parametrize("size", [(16, 16), (31, 56), (57, 64), (160, 241), (7, 90), (5, 6), (1, 1), (15, 24)])
 @pytest.mark.parametrize("side", [16, 37])
 def test_resize_is_pillows(size: tuple[int, int], side: int, rng: np.random.Generator) -> None:
-    """Without its rounding to grey levels after each direction: half a level each, and a little for the weights."""
+    """Without its rounding to grey levels after each direction: half a level each, and a little for the weights.
+
+    Where a direction shrinks by less than half again, it is Pillow's without antialiasing (its affine transformation).
+    """
     pixels = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
-    expected = np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BILINEAR), np.float32)
     result = resize(tf.constant(pixels), side).numpy()
     assert result.shape == (side, side, 3)
+    image = Image.fromarray(pixels)
+    antialiased = [length >= 1.5 * side or length <= side for length in size]
+    if not all(antialiased):
+        expected = plainly_resized(image, side, rows=not antialiased[0], columns=not antialiased[1])
+    else:
+        expected = np.asarray(image.resize((side, side), Image.Resampling.BILINEAR), np.float32)
     assert np.abs(result - expected).max() < 1.01
     assert abs((result - expected).mean()) < 0.1
+
+
+def plainly_resized(image: Image.Image, side: int, *, rows: bool, columns: bool) -> np.ndarray:
+    """Linear interpolation between two neighbours in the directions named, Pillow's antialiased filter in the other."""
+    width, height = image.size
+    image = image.resize((width if columns else side, height if rows else side), Image.Resampling.BILINEAR)
+    pixels = np.asarray(image, np.float64)
+    for axis, plain in enumerate((rows, columns)):
+        if plain:
+            length = pixels.shape[axis]
+            places = np.clip((np.arange(side) + 0.5) * length / side - 0.5, 0, length - 1)
+            below = np.floor(places).astype(int)
+            above = np.minimum(below + 1, length - 1)
+            share = (places - below).reshape([-1 if index == axis else 1 for index in range(3)])
+            pixels = pixels.take(below, axis) * (1 - share) + pixels.take(above, axis) * share
+    return pixels.astype(np.float32)
+
+
+def test_photos_are_close_to_antialiased_ones(rng: np.random.Generator) -> None:
+    """Where nothing is antialiased, 1.5 times as many pixels at the most."""
+    smooth = np.asarray(picture(rng).resize((55, 55), Image.Resampling.BICUBIC), np.uint8)
+    expected = np.asarray(Image.fromarray(smooth).resize((37, 37), Image.Resampling.BILINEAR), np.float32)
+    assert np.abs(resize(tf.constant(smooth), 37).numpy() - expected).mean() < 2
 
 
 @pytest.mark.parametrize("size", [(16, 16), (31, 17), (33, 64), (160, 240), (161, 97), (7, 90), (300, 5), (1, 1)])

@@ -1,5 +1,6 @@
 """Pillow's antialiased bilinear resize with TensorFlow's operations, and quick."""
 
+import math
 from typing import Any
 
 import tensorflow as tf
@@ -8,17 +9,29 @@ DOUBT = 2e-3
 """How far, in grey levels, the sum of a pixel's weighted neighbours can be from Pillow's."""
 
 
+ANTIALIASED_FROM = 1.5
+"""How often a side has to be `side` long for antialiasing.
+
+Plain interpolation between two neighbours passes over no pixel before a side is halved. At 1.5 photos differ by 2 grey
+levels in the mean from Pillow's antialiased filter, which differs by 2.7 from the next better one (Lanczos).
+"""
+
+
 def resize(pixels: Any, side: int) -> Any:
-    """(H, W, C) uint8 to (side, side, C) float32 in [0, 255]; bilinear, and antialiased where it shrinks."""
+    """(H, W, C) uint8 to (side, side, C) float32 in [0, 255]: random crops, bilinear.
+
+    Antialiased where a direction shrinks by `ANTIALIASED_FROM` or more. TensorFlow's plain operation is several times
+    as fast, and most crops are hardly larger than what they become.
+    """
     channels = pixels.shape[-1]
     height, width = tf.unstack(tf.shape(pixels)[:2])
 
-    # Where a side grows there is nothing to antialias, and TensorFlow's plain operation is several times as fast.
-    rows = tf.cond(
-        height > side, lambda: _resize_rows(pixels, side, side / height, 0.0), lambda: tf.cast(pixels, tf.float32)
-    )
-    both = tf.cond(width > side, lambda: _swap(_resize_rows(_swap(rows), side, side / width, 0.0)), lambda: rows)
-    result = tf.raw_ops.ResizeBilinear(images=both[None], size=(side, side), half_pixel_centers=True)[0]
+    # Floats first: the operation is slower on integers.
+    image = tf.cast(pixels, tf.float32)
+    tall, wide = (length >= math.ceil(ANTIALIASED_FROM * side) for length in (height, width))
+    image = tf.cond(tall, lambda: _resize_rows(image, side, side / height, 0.0), lambda: image)
+    image = tf.cond(wide, lambda: _swap(_resize_rows(_swap(image), side, side / width, 0.0)), lambda: image)
+    result = tf.raw_ops.ResizeBilinear(images=image[None], size=(side, side), half_pixel_centers=True)[0]
     return tf.ensure_shape(result, (side, side, channels))
 
 
