@@ -6,6 +6,7 @@ import pytest
 from small_run import make_images, small_model, small_settings
 
 import repvgg
+from repvgg.cli import main
 from repvgg.errors import InputError
 from repvgg.quantization.qat_scales import QuantizationScales
 from repvgg.training.quantized import quantized_start
@@ -42,6 +43,20 @@ def test_from_a_trained_network_to_integers(data: Path, tmp_path: Path, per_chan
     deployed = repvgg.load_model(tmp_path / "run" / "deploy.keras")
     # The size that the network carries is what it is trained and measured at.
     assert repvgg.get_metadata(deployed).preprocessing == repvgg.Preprocessing(crop=32, resize=36)
+
+
+def test_the_command(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small_model()
+    preprocessing = repvgg.Preprocessing(crop=32, resize=36)
+    repvgg.set_metadata(model, class_names=("blue", "green", "red"), preprocessing=preprocessing)
+    repvgg.save_model(model, tmp_path / "trained.keras")
+    options = ["--epochs", "1", "--batch", "8", "--no-tensorboard", "--output", str(tmp_path / "run")]
+    monkeypatch.setattr("sys.argv", ["repvgg", "train", str(data), "--qat", str(tmp_path / "trained.keras"), *options])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    assert (tmp_path / "run" / "int8.onnx").exists()
+    assert (tmp_path / "run" / "scales.json").exists()
 
 
 def test_a_network_without_preprocessing_needs_a_size(data: Path, tmp_path: Path) -> None:
