@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+from repvgg.errors import InterruptedTrainingError
 from repvgg.pipeline import Share
 from repvgg.training.processes import noticing_losses, part
 
@@ -90,8 +91,13 @@ def _jax_devices(keras: Any) -> Iterator[int]:
     # Each process reads its own share, so Keras must not cut it once more.
     scope = keras.distribution.DataParallel(auto_shard_dataset=False).scope() if count > 1 else nullcontext()
     with noticing_losses():
-        with scope:
-            yield count
+        try:
+            with scope:
+                yield count
+        except InterruptedTrainingError:
+            # All stop at the same step. Whoever left before the last one has saved would end that one in the midst.
+            part()
+            raise
         # All have come to the end. What is left to do needs one process on one device, and may take its time.
         part()
 
