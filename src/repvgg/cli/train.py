@@ -41,7 +41,7 @@ def command(
     force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of weights, order and augmentation.", rich_help_panel=_RUN)] = 0,
     precision: Annotated[
-        Precision | None, typer.Option(help="Mixed precision computes in 16 bits.", rich_help_panel=_RUN)
+        Precision | None, typer.Option(help="float32 if not given; mixed: in 16 bits.", rich_help_panel=_RUN)
     ] = None,
     deterministic: Annotated[
         bool,
