@@ -8,10 +8,12 @@ import pytest
 
 import repvgg
 from helpers import infer, random_images, small_network, to_numpy, trained_like, values_of
-from repvgg.quantization.bias_correction import correct_biases
+from repvgg.quantization.compensation import RIDGE, fitted_weights
+from repvgg.quantization.correction import corrected
+from repvgg.quantization.moments import input_moments
 from repvgg.quantization.ranges import Limits, input_limits, rounded_input
 from repvgg.quantization.rounding import rounded_activations, rounded_weights, signal_to_noise, weight_scales
-from repvgg.quantization.steps import Steps, apply, copied, kernel_of, linear_part
+from repvgg.quantization.steps import Step, Steps, apply, copied, kernel_of, linear_part
 
 IMAGES = 1 + random_images((64, 24, 24, 3), seed=5)
 """Not around 0, for there errors of weights have no mean."""
@@ -92,16 +94,16 @@ def in_eight_bits(model: Any, images: np.ndarray, limits: Limits) -> np.ndarray:
 @pytest.mark.parametrize("name", ["plain", "grouped"])
 def test_bias_correction_takes_the_mean_error_away(name: str) -> None:
     model = repvgg.reparameterize(trained_like(small_network(**networks()[name])))
-    corrected = correct_biases(model, IMAGES, per_channel=False)
+    repaired = corrected(model, IMAGES, per_channel=False)
     limits = input_limits(model, IMAGES)
     wanted = channel_means(model)
-    before, after = (channel_means(network, limits) for network in (coarse(model, False), corrected))
+    before, after = (channel_means(network, limits) for network in (coarse(model, False), repaired))
     for layer, means in wanted.items():
         error, left = np.abs(before[layer] - means).max(), np.abs(after[layer] - means).max()
         assert left < 0.01 * error, layer
     # The weights are those of rounding to the nearest point.
     np.testing.assert_array_equal(
-        to_numpy(corrected.get_layer("stage2_block1").kernel),
+        to_numpy(repaired.get_layer("stage2_block1").kernel),
         to_numpy(coarse(model, False).get_layer("stage2_block1").kernel),
     )
 
@@ -110,7 +112,7 @@ def test_bias_correction_takes_the_mean_error_away(name: str) -> None:
 @pytest.mark.parametrize("name", ["plain", "grouped"])
 def test_compensated_weights_lie_on_the_grid_and_come_closer(name: str, per_channel: bool) -> None:
     model = repvgg.reparameterize(trained_like(small_network(**networks()[name])))
-    compensated = correct_biases(model, IMAGES, per_channel=per_channel, compensate=True)
+    compensated = corrected(model, IMAGES, per_channel=per_channel, compensate=True)
     for step in Steps(compensated).weighted:
         kernel = kernel_of(step.layer)
         again = rounded_weights(kernel, per_channel=per_channel)
@@ -127,15 +129,59 @@ def test_compensated_weights_lie_on_the_grid_and_come_closer(name: str, per_chan
     assert signal_to_noise(wanted, closer) > signal_to_noise(wanted, nearest) + 5
 
 
+def disturbed(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """What a layer receives and what it should: noise that goes with the values, and a shift. (32, 20, 20, 4)"""
+    generator = np.random.default_rng(seed)
+    wanted = (1 + generator.normal(size=(32, 20, 20, 4))).astype("float32")
+    received = (0.3 + wanted + 0.5 * wanted[..., ::-1] * generator.uniform(size=wanted.shape)).astype("float32")
+    return received, wanted
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_fitted_weights_are_those_of_least_squares(groups: int) -> None:
+    """Inputs of one group know nothing of the other's."""
+    layer = keras.layers.Conv2D(6, 3, strides=2, groups=groups)
+    layer.build((None, 20, 20, 4))
+    step = Step("layer", layer, ("images",))
+    received, wanted = disturbed(seed=3)
+    kernel = kernel_of(layer)
+    moments = input_moments(step, keras.ops.convert_to_tensor(received), keras.ops.convert_to_tensor(wanted))
+    fitted = fitted_weights(step, kernel, moments)
+
+    windows = [
+        np.lib.stride_tricks.sliding_window_view(one, (3, 3), axis=(1, 2))[:, ::2, ::2] for one in (received, wanted)
+    ]
+    inputs, outputs = 4 // groups, 6 // groups
+    for group in range(groups):
+        channels, filters = slice(group * inputs, (group + 1) * inputs), slice(group * outputs, (group + 1) * outputs)
+        x, y = (one[:, :, :, channels].transpose(0, 1, 2, 4, 5, 3).reshape(-1, 9 * inputs) for one in windows)
+        before = kernel[..., filters].reshape(9 * inputs, outputs)
+        ridge = RIDGE * (x**2).mean(axis=0).mean() * len(x)
+        rows = np.concatenate([x, np.sqrt(ridge) * np.eye(9 * inputs)])
+        aims = np.concatenate([y @ before, np.sqrt(ridge) * before])
+        expected = np.linalg.lstsq(rows, aims, rcond=None)[0]
+        # Products are added up in float32.
+        np.testing.assert_allclose(fitted[..., filters].reshape(expected.shape), expected, rtol=0, atol=1e-4)
+    assert np.abs(fitted - kernel).max() > 0.01
+
+    # On inputs that were not looked at, the layer's outputs come closer to what they should be.
+    received, wanted = disturbed(seed=4)
+    outputs = to_numpy(layer(wanted))
+    before = signal_to_noise(outputs, to_numpy(layer(received)))
+    layer.kernel.assign(fitted.astype("float32"))
+    assert signal_to_noise(outputs, to_numpy(layer(received))) > before + 3
+
+
 def test_layers_that_stay_in_float() -> None:
     """Neither their weights nor what they read is rounded, so a network of nothing else stays what it was."""
     model = repvgg.reparameterize(trained_like(small_network()))
     names = [step.name for step in Steps(model).weighted]
     for compensate in (True, False):
-        corrected = correct_biases(model, IMAGES, per_channel=True, compensate=compensate, float_layers=names)
-        for before, after in zip(values_of(model), values_of(corrected), strict=True):
-            np.testing.assert_allclose(after, before, rtol=1e-6, atol=1e-6)
-    kept = correct_biases(model, IMAGES, per_channel=True, float_layers=names[2:3])
+        repaired = corrected(model, IMAGES, per_channel=True, compensate=compensate, float_layers=names)
+        for before, after in zip(values_of(model), values_of(repaired), strict=True):
+            # Means of float32 outputs are taken and given back layer after layer, and weights are solved for.
+            np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5)
+    kept = corrected(model, IMAGES, per_channel=True, float_layers=names[2:3])
     changed = [
         name for name in names if not np.array_equal(kernel_of(model.get_layer(name)), kernel_of(kept.get_layer(name)))
     ]

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from repvgg.quantization.bias_correction import correct_biases
+from repvgg.quantization.correction import corrected
 from repvgg.quantization.equalize import equalize
 from repvgg.quantization.schemes import Scheme
 
@@ -24,7 +24,7 @@ def prepare(model: Any, images: np.ndarray, scheme: Scheme, float_layers: Collec
     model = equalized(model, images, scheme)
     if scheme.rounding != "nearest":
         compensate = scheme.rounding == "compensated"
-        model = correct_biases(
+        model = corrected(
             model, images, per_channel=scheme.per_channel, compensate=compensate, float_layers=float_layers
         )
     return model
