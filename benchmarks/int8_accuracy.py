@@ -3,9 +3,10 @@
     python benchmarks/int8_accuracy.py model.keras --data flowers/val --calibration flowers/train
 
 `model.keras` carries class names and preprocessing; both forms will do. Each is compared with the network in float32 as
-the same runtime runs it. LiteRT leaves no layers in float, so it has no row for that. "scaled" is the same function
-with channels that differ by up to 100 times in range (`repvgg.quantization.scale_channels`): what trained networks have
-to a lesser degree, made on purpose.
+the same runtime runs it. `naive` and `per-tensor` have one grid for the weights of a layer, `default` has one for each
+output channel. "scaled" is the same function with channels that differ by up to 100 times in range
+(`repvgg.quantization.scale_channels`): what trained networks have to a lesser degree, made on purpose. Speed is told
+by int8_speed.py, which takes turns.
 """
 
 import argparse
@@ -38,7 +39,7 @@ def measure(model: Any, images: Any, data: Path, targets: list[str], schemes: li
                     network, target, images, get_metadata(model), evaluation=data, max_drop=100, scheme=scheme
                 )
                 values = found.report.to_dict()
-                for name in ("attempts", "max_drop", "passed", "criterion", "network"):
+                for name in ("attempts", "max_drop", "passed", "criterion", "network", "speedup"):
                     del values[name]
                 rows.append({"network": kind, "name": scheme, **values})
                 Console(stderr=True).print(f"{kind}, {found.report.summary()}", soft_wrap=True)
@@ -52,7 +53,7 @@ def main() -> None:
     parser.add_argument("--calibration", type=Path, required=True, help="a folder of images to calibrate with")
     parser.add_argument("--count", type=int, default=256, help="calibration images")
     parser.add_argument("--targets", nargs="*", default=["onnx", "openvino", "litert"])
-    parser.add_argument("--schemes", nargs="*", default=["naive", "default", "default-float-4"])
+    parser.add_argument("--schemes", nargs="*", default=["naive", "default", "per-tensor"])
     parser.add_argument("--no-scaled", action="store_true", help="leave out the network that was made hard")
     parser.add_argument("--out", type=Path, help="JSON file; benchmarks/results/int8_accuracy_MODEL.json if not given")
     arguments = parser.parse_args()
@@ -71,7 +72,7 @@ def main() -> None:
     images = calibration_images(arguments.calibration, preprocessing_of(KerasRunner(model)), arguments.count)
     rows = measure(model, images, arguments.data, arguments.targets, arguments.schemes, scaled=not arguments.no_scaled)
     table = Table("network", "runtime", "scheme", title=f"{TITLE}: {arguments.model.stem}, {rows[0]['images']} images")
-    for heading in ("float32", "INT8", "agreement", "relative error", "size", "speed"):
+    for heading in ("float32", "INT8", "agreement", "relative error", "size"):
         table.add_column(heading, justify="right")
     for row in rows:
         table.add_row(
@@ -83,7 +84,6 @@ def main() -> None:
             f"{row['agreement']:.2%}",
             f"{row['relative_error']:.1e}",
             f"{row['size_int8'] / row['size_float32']:.0%}",
-            f"{row['speedup']:.1f}",
         )
     Console(width=120).print(table)
     out = arguments.out or RESULTS / f"int8_accuracy_{arguments.model.stem}.json"

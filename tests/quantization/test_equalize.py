@@ -24,7 +24,7 @@ NETWORKS: dict[str, tuple[dict[str, Any], int]] = {
 TOLERANCE = 1e-5
 """One rounding of each weight to float32, over some ten layers."""
 
-MODES = {"weights": None, "activations": random_images((8, 24, 24, 3), seed=3)}
+MODES = {"weights": None, "noise": random_images((8, 24, 24, 3), seed=3)}
 
 
 def deployed(name: str) -> Any:
@@ -49,10 +49,10 @@ def test_the_function_stays_and_scaling_is_undone(name: str, mode: str) -> None:
         assert relative_error(wanted, infer(scaled, images)) <= TOLERANCE
         assert relative_error(wanted, infer(equalized, images)) <= TOLERANCE
 
-    # Networks that differ in channel scales alone become one and the same: as far as balancing weights is carried, or
-    # as activations in float32 tell.
+    # Networks that differ in channel scales alone become one and the same: as far as the search is
+    # carried.
     for first, second in zip(equalize(model, MODES[mode]).weights, equalized.weights, strict=True):
-        assert relative_error(first, second) <= (2e-3 if mode == "weights" else 1e-4), first.path
+        assert relative_error(first, second) <= 0.05, first.path
 
 
 def test_scaled_channels_are_far_apart() -> None:
@@ -70,7 +70,7 @@ def test_weights_are_in_balance(name: str) -> None:
 
 
 def test_activations_are_nearer_to_each_other() -> None:
-    images = MODES["activations"]
+    images = MODES["noise"]
     scaled = scale_channels(deployed("plain"))
     name = "stage2_block0"
 

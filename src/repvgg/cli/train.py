@@ -36,6 +36,10 @@ def command(
     per_channel: Annotated[
         bool, typer.Option("--per-channel", help="With --qat: a scale for each channel of a kernel, not one for all.")
     ] = False,
+    teacher: Annotated[
+        Path | None,
+        typer.Option(help="A trained network, any file of one, to learn from with --distill; with --qat its own."),
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="The run's folder; runs/MODEL-DATA if not given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in that folder, if any.")] = False,
     force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,
@@ -94,6 +98,9 @@ def command(
         bool | None, typer.Option(help="Decay the folded kernels instead of the branches'.", rich_help_panel=_RECIPE)
     ] = None,
     label_smoothing: Annotated[float | None, typer.Option(help="Of the targets.", rich_help_panel=_RECIPE)] = None,
+    distill: Annotated[
+        float | None, typer.Option(help="Share of the targets that are a teacher's answers.", rich_help_panel=_RECIPE)
+    ] = None,
     auxiliary_weight: Annotated[
         float | None, typer.Option(help="On RepVGGplus's auxiliary losses.", rich_help_panel=_RECIPE)
     ] = None,
@@ -118,6 +125,7 @@ def command(
 
     Example: repvgg train flowers --model RepVGG-A0 --size 128 --epochs 40
     """
+    from repvgg.cli.networks import load_network
     from repvgg.cli.terminal import console, start_keras
     from repvgg.training.recipe import get_recipe
 
@@ -139,6 +147,7 @@ def command(
         weight_decay=weight_decay,
         custom_l2=custom_l2,
         label_smoothing=label_smoothing,
+        distill=distill,
         auxiliary_weight=auxiliary_weight,
         ema=ema,
         accumulate=accumulate,
@@ -169,6 +178,7 @@ def command(
             recipe=chosen,
             output=output,
             weights=weights,
+            teacher=load_network(teacher) if teacher is not None else None,
             seed=seed,
             holdout=holdout,
             dtype=precision.value if precision is not None else None,

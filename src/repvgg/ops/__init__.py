@@ -1,4 +1,4 @@
-"""Convolution and batch normalization as PyTorch defines them, at each backend's full speed.
+"""Convolution and batch normalization as PyTorch defines them, at each backend's full speed; and gradients.
 
 `conv2d` pads symmetrically with zeros for odd and even sizes alike; `batch_norm` is one fused operation where the
 backend has one. Keras's own operations are right in neither respect: `padding="same"` is lopsided when the stride is 2,
@@ -91,3 +91,9 @@ def batch_norm_inference(
 ) -> Tensor:
     """Normalizes with given statistics."""
     return _backend_operation("batch_norm_inference")(inputs, gamma, beta, mean, variance, epsilon, data_format)
+
+
+def gradients(function: Callable[[list[Tensor]], Tensor], tensors: list[Tensor]) -> list[Tensor]:
+    """The gradient of a scalar with respect to each of the tensors that `function` makes it of."""
+    found: list[Tensor] = _backend_operation("gradients")(function, tensors)
+    return found

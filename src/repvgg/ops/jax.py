@@ -1,5 +1,6 @@
 """JAX: XLA fuses the elementwise work by itself."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -53,3 +54,8 @@ def batch_norm_inference(
     scale = gamma * jax.lax.rsqrt(variance + epsilon)
     outputs = (inputs - mean.reshape(shape)) * scale.reshape(shape) + beta.reshape(shape)
     return outputs.astype(inputs.dtype)
+
+
+def gradients(function: Callable[[list[Tensor]], Tensor], tensors: list[Tensor]) -> list[Tensor]:
+    found: list[Tensor] = jax.grad(function)(tensors)
+    return found

@@ -1,5 +1,6 @@
 """TensorFlow: explicit padding only where the stride is above 1, native grouped convolution, fused normalization."""
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -97,6 +98,14 @@ def batch_norm_inference(
         data_format="NCHW" if data_format == "channels_first" else "NHWC",
         is_training=False,
     ).y
+
+
+def gradients(function: Callable[[list[Tensor]], Tensor], tensors: list[Tensor]) -> list[Tensor]:
+    with tf.GradientTape() as tape:
+        tape.watch(tensors)
+        outcome = function(tensors)
+    found: list[Tensor] = tape.gradient(outcome, tensors)
+    return found
 
 
 @cache

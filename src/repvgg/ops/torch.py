@@ -1,7 +1,9 @@
 """PyTorch: its own operations on a channels-last view, so that no data is moved."""
 
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch.nn import functional
 
 Tensor = Any
@@ -67,3 +69,9 @@ def _channels_second(inputs: Tensor, data_format: str) -> Tensor:
 
 def _channels_back(outputs: Tensor, data_format: str) -> Tensor:
     return outputs if data_format == "channels_first" else outputs.permute(0, 2, 3, 1)
+
+
+def gradients(function: Callable[[list[Tensor]], Tensor], tensors: list[Tensor]) -> list[Tensor]:
+    leaves = [tensor.detach().requires_grad_() for tensor in tensors]
+    with torch.enable_grad():
+        return list(torch.autograd.grad(function(leaves), leaves))

@@ -12,7 +12,9 @@ from repvgg.quantization.schemes import Scheme
 
 def equalized(model: Any, images: np.ndarray, scheme: Scheme) -> Any:
     """The deployed model with equalized channels, as `scheme` says; the function stays."""
-    return model if scheme.equalize == "none" else equalize(model, images if scheme.equalize == "activations" else None)
+    if scheme.equalize == "none":
+        return model
+    return equalize(model, images if scheme.equalize == "noise" else None, per_channel=scheme.per_channel)
 
 
 def prepare(model: Any, images: np.ndarray, scheme: Scheme, float_layers: Collection[str] = ()) -> Any:

@@ -7,7 +7,7 @@ from typing import Literal
 from repvgg.errors import UnknownNameError
 
 Calibrator = Literal["minmax", "percentile", "entropy"]
-Equalization = Literal["none", "weights", "activations"]
+Equalization = Literal["none", "weights", "noise"]
 Rounding = Literal["nearest", "bias-corrected", "compensated"]
 
 
@@ -17,7 +17,7 @@ class Scheme:
 
     Attributes:
         per_channel: a grid of its own for the weights of each output channel; otherwise one for a layer.
-        equalize: cross-layer equalization before anything else, by the ranges of weights or of activations.
+        equalize: cross-layer equalization before anything else, by the ranges of weights, or for the least noise.
         rounding: each weight to the nearest point; that, and the mean error of each channel taken out of its bias; or
             weights rounded so that their errors cancel, and the biases corrected as well.
         calibrator: how the range of a tensor follows from what was seen in it. `minmax`: all of it. `percentile`:
@@ -34,14 +34,18 @@ class Scheme:
     def describe(self) -> str:
         """The steps in words."""
         steps = [f"{'per-channel' if self.per_channel else 'per-tensor'} weights", f"{self.calibrator} ranges"]
-        steps += [] if self.equalize == "none" else [f"equalized by {self.equalize}"]
+        steps += (
+            []
+            if self.equalize == "none"
+            else ["equalized " + ("for the least noise" if self.equalize == "noise" else "by weights")]
+        )
         steps += [] if self.rounding == "nearest" else [f"{self.rounding} rounding"]
         if self.float_layers:
             steps.append(f"{self.float_layers} {'layer' if self.float_layers == 1 else 'layers'} in float32")
         return ", ".join(steps)
 
 
-DEFAULT = Scheme(equalize="activations", rounding="compensated")
+DEFAULT = Scheme(equalize="noise", rounding="compensated")
 
 SCHEMES: Mapping[str, Scheme] = {
     "naive": Scheme(per_channel=False),
@@ -50,9 +54,10 @@ SCHEMES: Mapping[str, Scheme] = {
     "entropy": Scheme(calibrator="entropy"),
     "bias-corrected": Scheme(rounding="bias-corrected"),
     "equalized": Scheme(equalize="weights"),
-    "activation-equalized": Scheme(equalize="activations"),
+    "least-noise": Scheme(equalize="noise"),
     "compensated": Scheme(rounding="compensated"),
     "default": DEFAULT,
+    "per-tensor": replace(DEFAULT, per_channel=False),
     "default-percentile": replace(DEFAULT, calibrator="percentile"),
     "default-float-1": replace(DEFAULT, float_layers=1),
     "default-float-2": replace(DEFAULT, float_layers=2),
@@ -66,7 +71,7 @@ REMEDIES: Mapping[str, Callable[[Scheme], Scheme]] = {
     "entropy ranges": lambda scheme: replace(scheme, calibrator="entropy"),
     "bias correction": lambda scheme: replace(scheme, rounding="bias-corrected"),
     "equalization by weights": lambda scheme: replace(scheme, equalize="weights"),
-    "equalization by activations": lambda scheme: replace(scheme, equalize="activations"),
+    "equalization for the least noise": lambda scheme: replace(scheme, equalize="noise"),
     "compensated rounding": lambda scheme: replace(scheme, rounding="compensated"),
     "1 layer in float32": lambda scheme: replace(scheme, float_layers=1),
     "2 layers in float32": lambda scheme: replace(scheme, float_layers=2),

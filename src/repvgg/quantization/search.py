@@ -188,7 +188,8 @@ class _Trial:
 
     def _prepare(self, scheme: Scheme, layers: tuple[str, ...]) -> Any:
         rounds = scheme.rounding != "nearest"
-        key = (scheme.equalize, scheme.rounding, rounds and scheme.per_channel, layers if rounds else ())
+        per_channel = scheme.per_channel and (rounds or scheme.equalize == "noise")
+        key = (scheme.equalize, scheme.rounding, per_channel, layers if rounds else ())
         if key not in self._prepared:
             self._prepared[key] = prepare(self._model, self._images, scheme, layers)
         return self._prepared[key]

@@ -1,8 +1,10 @@
 """Quantization-aware training: what a run begins with, and how it ends in an INT8 file."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -11,23 +13,53 @@ from repvgg.dependencies import require
 from repvgg.layers import all_layers
 from repvgg.metadata import set_metadata
 from repvgg.pipeline import evaluation_batches
+from repvgg.quantization.prepare import prepare
 from repvgg.quantization.qat import finish_qat, prepare_qat
 from repvgg.quantization.qat_layers import QUANTIZED
 from repvgg.quantization.qdq import export_qdq
+from repvgg.quantization.schemes import DEFAULT
+from repvgg.runner import Runner
 from repvgg.runners import load_runner
 from repvgg.runners.keras import KerasRunner
 from repvgg.saving import save_model
 from repvgg.training.checkpoint import Progress
 from repvgg.training.finish import Outcome, compare
 from repvgg.training.inputs import Source
-from repvgg.training.run_folder import DEPLOYED, INT8, PICTURE, README, SCALES, RunFolder
+from repvgg.training.run_folder import BEST, DEPLOYED, INT8, PICTURE, README, SCALES, RunFolder
+from repvgg.training.teacher import in_deploy_form
 
 PROOF_IMAGES = 64
 """Validation images on which the INT8 file is compared with rounded floats before it is kept."""
 
 
-def quantized_start(path: Path, *, per_channel: bool) -> Any:
-    """A trained network, ready to be trained on in 8-bit numbers.
+@dataclass(frozen=True)
+class QuantizedStart:
+    """A trained network that is to be trained on in 8-bit numbers.
+
+    Attributes:
+        network: in either form, in float32.
+        per_channel: a grid for the weights of each output channel; otherwise one for a layer.
+        name: what the run calls it.
+    """
+
+    network: Any
+    per_channel: bool
+    name: str
+
+    def prepare(self, images: np.ndarray) -> Any:
+        """The folded network in rounded numbers, as near to itself in float32 as it comes without training.
+
+        Args:
+            images: for calibration, (N, H, W, C), prepared.
+        """
+        scheme = replace(DEFAULT, per_channel=self.per_channel)
+        model = prepare_qat(prepare(in_deploy_form(self.network), images, scheme), per_channel=self.per_channel)
+        model.name = self.name
+        return model
+
+
+def quantized_start(path: Path, *, per_channel: bool) -> QuantizedStart:
+    """What a run in 8-bit numbers begins with, from a file.
 
     Raises:
         FileError: if it cannot be read.
@@ -35,9 +67,7 @@ def quantized_start(path: Path, *, per_channel: bool) -> Any:
     """
     for module in ("onnx", "onnxruntime"):
         require(module, extra="onnx", purpose="Quantization-aware training, which ends in an ONNX file,")
-    model = prepare_qat(load_checkpoint(path), per_channel=per_channel)
-    model.name = f"{path.stem}-qat"
-    return model
+    return QuantizedStart(load_checkpoint(path), per_channel, f"{path.stem}-qat")
 
 
 def is_quantized(model: Any) -> bool:
@@ -46,9 +76,18 @@ def is_quantized(model: Any) -> bool:
 
 
 def finish_quantized(
-    network: Any, validation: Source, folder: RunFolder, progress: Progress, console: Console
+    network: Any,
+    validation: Source,
+    folder: RunFolder,
+    progress: Progress,
+    console: Console,
+    *,
+    teacher: Runner | None = None,
 ) -> tuple[Any, Outcome]:
     """Writes the deploy form, its scales and the INT8 file, which is run on every validation image.
+
+    Args:
+        teacher: the network whose answers were learnt; the table says how often the file gives the same class.
 
     Raises:
         VerificationError: if the file's answers are not those of the rounded network; it is not kept.
@@ -61,34 +100,42 @@ def finish_quantized(
     )[0]
     report = export_qdq(deployed, scales, folder / INT8, images=images, force=True)
     epoch = progress.best_epoch or 0
-    rounded = KerasRunner(network, "rounded floats")
-    comparison = compare(rounded, load_runner(folder / INT8), validation, epoch)
-    unrounded = compare(KerasRunner(deployed), rounded, validation, epoch).outcome
+    rounded, integers = KerasRunner(network, BEST), load_runner(folder / INT8)
+    comparison = compare(rounded, integers, validation, epoch)
     set_metadata(deployed, verification=report.to_dict())
     save_model(deployed, folder / DEPLOYED, force=True)
     folder.write_text(SCALES, scales.to_json() + "\n")
     comparison.draw(folder, progress)
     outcome = comparison.outcome
-    rows = [
-        ("deploy.keras", "float32, rounded nowhere", unrounded.top1, unrounded.images),
-        ("best.keras", "rounded floats, as trained", outcome.top1, unrounded.same_class),
-        (INT8, "8-bit integers, ONNX Runtime", outcome.deployed_top1, outcome.same_class),
+    before = teacher or KerasRunner(deployed, DEPLOYED)
+    candidates = [
+        (INT8, "8-bit integers, ONNX Runtime", integers),
+        (BEST, "rounded floats, as trained", rounded),
+        (DEPLOYED, "float32, rounded nowhere", KerasRunner(deployed)),
     ]
-    folder.write_text(README, _readme(rows, outcome))
+    found = [compare(before, runner, validation, epoch).outcome for _, _, runner in candidates]
+    rows = [("the teacher", before.name, found[0].top1, outcome.images)] if teacher is not None else []
+    rows += [
+        (file, what, one.deployed_top1, one.same_class) for (file, what, _), one in zip(candidates, found, strict=True)
+    ]
+    folder.write_text(README, _readme(rows, before.name, outcome))
     table = Table("file", "calculates in", "accuracy", "same class", title=f"After training in 8 bits, epoch {epoch}")
     for file, what, accuracy, same in rows:
         table.add_row(file, what, f"{accuracy:.2%}", f"{same} of {outcome.images}")
     console.print(table)
-    console.print("Same class: as the row above it.")
+    console.print(
+        f"Same class: as {before.name}. {INT8} and {BEST}, which are the same numbers, agree on {outcome.same_class}.",
+        soft_wrap=True,
+    )
     console.print(f"Everything is in [bold]{folder.path}/[/] (start with README.md and {PICTURE}).", soft_wrap=True)
     return deployed, outcome
 
 
-def _readme(rows: list[tuple[str, str, float, int]], outcome: Outcome) -> str:
+def _readme(rows: list[tuple[str, str, float, int]], before: str, outcome: Outcome) -> str:
     lines = [
         f"# Trained in 8-bit numbers: {outcome.deployed_top1:.2%} on {outcome.images} validation images",
         "",
-        "| file | calculates in | accuracy | same class as the row above |",
+        f"| file | calculates in | accuracy | same class as {before} |",
         "|---|---|---|---|",
         *(f"| `{file}` | {what} | {accuracy:.2%} | {same} |" for file, what, accuracy, same in rows),
         "",

@@ -26,6 +26,7 @@ class Recipe:
         custom_l2: decay the folded kernel of each block instead of its branches' kernels
             (`RepVGGBlock.get_custom_L2`).
         label_smoothing: share of a target that is spread over all classes.
+        distill: share of the targets that a teacher's probabilities are; the rest is labels. 0 for no teacher.
         auxiliary_weight: factor on the losses of RepVGGplus's auxiliary classifiers.
         ema: momentum of an exponential moving average of the trainable weights, by which the network is then
             evaluated and saved; None for none.
@@ -49,6 +50,7 @@ class Recipe:
     weight_decay: float = 1e-4
     custom_l2: bool = False
     label_smoothing: float = 0
+    distill: float = 0
     auxiliary_weight: float = 0.1
     ema: float | None = None
     accumulate: int = 1
@@ -68,6 +70,7 @@ class Recipe:
         _require(0 <= self.momentum < 1, "momentum", self.momentum, "at least 0 and below 1")
         _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
         _require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "at least 0 and below 1")
+        _require(0 <= self.distill <= 1, "distill", self.distill, "from 0 to 1")
         _require(self.auxiliary_weight >= 0, "auxiliary_weight", self.auxiliary_weight, "at least 0")
         _require(self.ema is None or 0 < self.ema < 1, "ema", self.ema, "between 0 and 1, or None")
         _require(self.accumulate >= 1, "accumulate", self.accumulate, "at least 1")
@@ -152,13 +155,15 @@ RECIPES: Mapping[str, Recipe] = {
         about="From weights that exist (--weights) to other classes: a tenth of the rate of a training from scratch.",
     ),
     "qat": Recipe(
-        epochs=5,
+        epochs=3,
         batch_size=32,
-        learning_rate=0.004,
+        learning_rate=0.0004,
         warmup_epochs=0.5,
+        distill=1,
         augmentation=Augmentation(crop_scale=(0.6, 1.0)),
         size=None,
-        about="Quantization-aware training of a network that is trained already (--qat): a hundredth of the rate.",
+        about="Quantization-aware training of a network that is trained already (--qat), whose answers are to stay: "
+        "a thousandth of the rate, and no labels.",
     ),
     "quick": Recipe(
         epochs=40,

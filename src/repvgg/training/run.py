@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 from rich.console import Console
 
+from repvgg.data.augmentation import Augmentation
 from repvgg.errors import InputError
 from repvgg.metadata import Preprocessing, get_metadata, set_metadata
 from repvgg.pipeline import Share, steps_per_epoch, training_batches
+from repvgg.quantization.calibration import COUNT
+from repvgg.runner import Runner
 from repvgg.saving import load_model, save_model
 from repvgg.training.callbacks import BestKeeper, RateLogger, StateKeeper
 from repvgg.training.checkpoint import Progress, load_state
@@ -25,9 +29,10 @@ from repvgg.training.finish import Outcome, finish
 from repvgg.training.inputs import Inputs, find_inputs
 from repvgg.training.processes import asked_to_stop, require_agreement
 from repvgg.training.progress import ProgressBar, progress_bar
-from repvgg.training.quantized import finish_quantized, is_quantized
+from repvgg.training.quantized import QuantizedStart, finish_quantized, is_quantized
 from repvgg.training.recipe import Recipe, get_recipe
 from repvgg.training.run_folder import BEST, CHECKPOINTS, LAST, TENSORBOARD, RunFolder, versions
+from repvgg.training.teacher import as_runner, check_teacher, taught
 from repvgg.zoo import create_model
 
 SAVE_STEPS = 200
@@ -63,6 +68,7 @@ def train(
     recipe: str | Recipe = "quick",
     output: str | Path | None = None,
     weights: str | Path | None = None,
+    teacher: Any = None,
     seed: int = 0,
     holdout: float = 0.2,
     dtype: Any = None,
@@ -82,10 +88,12 @@ def train(
 
     Args:
         data: class folders, `train/` and `val/` with class folders in them, or what `repvgg shard` wrote.
-        model: a variant's name, or a classifier of one's own with an output for each class.
+        model: a variant's name, a classifier of one's own with an output for each class, or a `QuantizedStart`, which
+            is its own teacher if there is no other.
         recipe: a key of `RECIPES`, or a `Recipe`.
         output: the run's folder; `runs/<model>-<data>` if None.
         weights: what to begin with: "imagenet" or a file, as for `repvgg.create_model`.
+        teacher: a trained network, or any `Runner`, whose answers are learnt; `distill` of the recipe says how much.
         seed: of weights, order and augmentation.
         holdout: share of the images to measure with, where `data` does not say.
         dtype: Keras dtype policy, such as "mixed_bfloat16".
@@ -116,9 +124,14 @@ def train(
     folder = RunFolder(Path(output) if output is not None else Path("runs") / f"{label}-{data.resolve().name}")
     if save_steps < 1:
         raise InputError(f"`save_steps` must be at least 1. Received: {save_steps}.")
+    start = model if isinstance(model, QuantizedStart) else None
+    if start is not None:
+        model = start.network
+        teacher = model if teacher is None and chosen.distill else teacher
+    tutor = _tutor(teacher, chosen)
     share = this_share()
     writes = share.index == 0
-    settings = _settings(data, model, chosen, weights, seed, holdout, dtype)
+    settings = _settings(data, model, chosen, weights, tutor, seed, holdout, dtype)
     resumed = folder.begin(settings, resume=resume, force=force) if writes else resume and folder.started
     if resume and not resumed:
         console.print(f"Nothing to go on with in '{folder.path}'; a new run begins.", soft_wrap=True)
@@ -140,6 +153,11 @@ def train(
     keras.utils.set_random_seed(seed)
     with all_devices() as devices:
         crops, views = _preprocessing(model, chosen)
+        if tutor is not None:
+            check_teacher(tutor, inputs.training.class_names, crops)
+        if start is not None:
+            console.print("Equalizing and fitting the network for 8 bits ...")
+            model = start.prepare(_calibration(inputs, chosen, crops, seed))
         network = _network(model, inputs, crops, views, weights, dtype)
         set_metadata(
             network,
@@ -165,14 +183,17 @@ def train(
             save_steps=save_steps,
             tensorboard=tensorboard,
             resumed=resumed,
+            teacher=tutor,
             console=console,
         )
     if not writes:
         return TrainingResult(network, None, progress.history, folder.path, None)
     # On one device again, wherever it was trained.
     best = load_model(folder / BEST)
-    ending = finish_quantized if is_quantized(best) else finish
-    deployed, outcome = ending(best, inputs.validation, folder, progress, console)
+    if is_quantized(best):
+        deployed, outcome = finish_quantized(best, inputs.validation, folder, progress, console, teacher=tutor)
+    else:
+        deployed, outcome = finish(best, inputs.validation, folder, progress, console)
     return TrainingResult(best, deployed, progress.history, folder.path, outcome)
 
 
@@ -189,6 +210,7 @@ def _fit(
     save_steps: int,
     tensorboard: bool,
     resumed: bool,
+    teacher: Runner | None,
     console: Console,
 ) -> Progress:
     """Trains from wherever the run is to its end; gives where it is then."""
@@ -258,6 +280,8 @@ def _fit(
                 last_step=last,
                 share=share,
             )
+            if teacher is not None:
+                batches = taught(batches, teacher, recipe.distill)
             trainer.fit(
                 with_outputs(batches, names),
                 initial_epoch=first // per_epoch,
@@ -285,14 +309,44 @@ def _legs(step: int, per_epoch: int, total: int) -> Iterator[tuple[int, int]]:
         yield step, total
 
 
+def _calibration(inputs: Inputs, recipe: Recipe, crops: Preprocessing, seed: int) -> np.ndarray:
+    """Training images, cropped and mirrored as in training but not changed otherwise."""
+    pictures = Augmentation(crop_scale=recipe.augmentation.crop_scale, crop_ratio=recipe.augmentation.crop_ratio)
+    steps = -(-COUNT // recipe.batch_size)
+    batches = training_batches(
+        inputs.training, crops, pictures, batch_size=recipe.batch_size, seed=seed, first_step=0, last_step=steps
+    )
+    return np.concatenate([images for images, _ in batches.as_numpy_iterator()])[:COUNT]
+
+
+def _tutor(teacher: Any, recipe: Recipe) -> Runner | None:
+    """The teacher as a runner, in its deploy form, which answers the same and is faster."""
+    if (teacher is None) != (recipe.distill == 0):
+        raise InputError(
+            f"A share of {recipe.distill:g} of the targets is to come from a teacher, and there is none. Name one, or "
+            "learn from labels alone: distill=0."
+            if teacher is None
+            else "There is a teacher, and no share of the targets is to come from it. Say how much: distill=1 for all."
+        )
+    return None if teacher is None else as_runner(teacher)
+
+
 def _settings(
-    data: Path, model: Any, recipe: Recipe, weights: Any, seed: int, holdout: float, dtype: Any
+    data: Path,
+    model: Any,
+    recipe: Recipe,
+    weights: Any,
+    teacher: Runner | None,
+    seed: int,
+    holdout: float,
+    dtype: Any,
 ) -> dict[str, Any]:
     """What decides the numbers of a run: a run that goes on must have the same."""
     return {
         "data": str(data),
         "model": model if isinstance(model, str) else f"a model of one's own, {model.count_params():,} parameters",
         "weights": str(weights) if weights is not None else None,
+        "teacher": teacher.name if teacher is not None else None,
         "seed": seed,
         "holdout": holdout,
         "dtype": str(keras.dtype_policies.get(dtype or keras.config.dtype_policy()).name),

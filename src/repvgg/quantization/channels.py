@@ -1,0 +1,111 @@
+"""What is known of each channel: its reach, its power, and how much the answers depend on it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from repvgg import ops
+from repvgg.quantization.steps import Step, Steps, Tensor, apply, batches, linear_part, spread
+from repvgg.runners.keras import to_numpy
+
+GRADIENT_IMAGES = 16
+GRADIENT_BYTES = 2**28
+"""All layers' values of these images are held at once: as many as the largest tensor may have bytes, and no more."""
+
+
+@dataclass(frozen=True)
+class LayerChannels:
+    """One convolution or dense layer that reads C channels and makes F.
+
+    Attributes:
+        reach: (C,), from the smallest input to the largest, 0 included.
+        power: (C,), the mean square of the inputs.
+        deviation: (F,), standard deviation of the outputs, before the activation.
+        importance: (F,), by how much noise of power 1 in a channel, before the activation and at every place of it,
+            disturbs the network's outputs: a power as well.
+    """
+
+    reach: np.ndarray
+    power: np.ndarray
+    deviation: np.ndarray
+    importance: np.ndarray
+
+
+def layer_channels(steps: Steps, images: np.ndarray) -> dict[str, LayerChannels]:
+    """Measured on `images` (N, H, W, C), by the step's name."""
+    sums: dict[str, _Sums] = {}
+
+    def call(step: Step, inputs: list[Tensor]) -> Tensor:
+        if not step.weighted:
+            return apply(step, inputs)
+        outputs = linear_part(step, inputs)
+        sums.setdefault(step.name, _Sums()).add(to_numpy(inputs[0]), to_numpy(outputs))
+        return step.layer.activation(outputs)
+
+    for part in batches(images):
+        for _ in steps.run(part, call):
+            pass
+    importance = _importance(steps, images)
+    return {name: one.channels(importance[name]) for name, one in sums.items()}
+
+
+class _Sums:
+    def __init__(self) -> None:
+        self.low: Any = 0.0
+        self.high: Any = 0.0
+        self.squares, self.outputs, self.output_squares = (np.zeros(1) for _ in range(3))
+        self.read, self.made = 0, 0
+
+    def add(self, inputs: np.ndarray, outputs: np.ndarray) -> None:
+        read, made = (values.reshape(-1, values.shape[-1]).astype(np.float64) for values in (inputs, outputs))
+        self.low, self.high = np.minimum(self.low, read.min(axis=0)), np.maximum(self.high, read.max(axis=0))
+        self.squares = self.squares + np.square(read).sum(axis=0)
+        self.outputs = self.outputs + made.sum(axis=0)
+        self.output_squares = self.output_squares + np.square(made).sum(axis=0)
+        self.read, self.made = self.read + len(read), self.made + len(made)
+
+    def channels(self, importance: np.ndarray) -> LayerChannels:
+        variance = self.output_squares / self.made - np.square(self.outputs / self.made)
+        return LayerChannels(
+            self.high - self.low, self.squares / self.read, np.sqrt(np.maximum(variance, 0)), importance
+        )
+
+
+def _importance(steps: Steps, images: np.ndarray) -> Mapping[str, np.ndarray]:
+    """Squared gradients of the outputs, each with a random sign, added up over places and averaged over images."""
+    largest = max(int(np.prod(tensor.shape)) for _, tensor in steps.run(images[:1]))
+    chosen = spread(images, max(1, min(GRADIENT_IMAGES, GRADIENT_BYTES // (largest * images.itemsize))))
+    generator = np.random.default_rng(0)
+    shapes: dict[str, Any] = {}
+    signs: dict[str, Tensor] = {}
+    for step, tensor in steps.run(chosen):
+        if step.weighted:
+            shapes[step.name] = tensor
+        if step.name in steps.outputs:
+            signs[step.name] = keras.ops.convert_to_tensor(
+                generator.choice([-1.0, 1.0], size=tensor.shape), dtype=tensor.dtype
+            )
+    names = list(shapes)
+    nothing = [keras.ops.zeros_like(shapes[name]) for name in names]
+    shapes.clear()
+
+    def answers(noise: list[Tensor]) -> Tensor:
+        added = dict(zip(names, noise, strict=True))
+
+        def call(step: Step, inputs: list[Tensor]) -> Tensor:
+            if not step.weighted:
+                return apply(step, inputs)
+            return step.layer.activation(linear_part(step, inputs) + added[step.name])
+
+        return sum(
+            keras.ops.sum(tensor * signs[step.name]) for step, tensor in steps.run(chosen, call) if step.name in signs
+        )
+
+    found = {}
+    for name, gradient in zip(names, ops.gradients(answers, nothing), strict=True):
+        squares = np.square(to_numpy(gradient).astype(np.float64))
+        found[name] = squares.reshape(-1, squares.shape[-1]).sum(axis=0) / len(chosen)
+    return found

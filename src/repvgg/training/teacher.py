@@ -1,0 +1,87 @@
+"""Learning from a network's answers: its probabilities as targets, beside the labels or in their place.
+
+They say of every image what a network thinks of all classes, mixed and cropped as it is, so the same loss that fits
+labels makes one network answer like another. Source: Hinton et al., "Distilling the Knowledge in a Neural Network",
+arXiv 1503.02531, at temperature 1.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from repvgg.blocks import ReparameterizableBlock
+from repvgg.conversion import reparameterize
+from repvgg.errors import InputError
+from repvgg.layers import all_layers
+from repvgg.metadata import Preprocessing
+from repvgg.runner import Runner
+from repvgg.runners.classifier import class_logits, softmax
+from repvgg.runners.keras import KerasRunner
+
+
+def as_runner(teacher: Any) -> Runner:
+    """A network as what answers: in its deploy form, which is faster and answers the same. Runners stay what they are.
+
+    Raises:
+        VerificationError: if its two forms differ.
+    """
+    if isinstance(teacher, Runner):
+        return teacher
+    return KerasRunner(in_deploy_form(teacher), teacher.name)
+
+
+def in_deploy_form(model: Any) -> Any:
+    """The model, converted if there is a block to convert."""
+    converts = any(isinstance(layer, ReparameterizableBlock) for layer in all_layers(model))
+    return reparameterize(model) if converts else model
+
+
+def check_teacher(teacher: Runner, class_names: tuple[str, ...], crops: Preprocessing) -> None:
+    """Makes sure that a network can be learnt from.
+
+    Raises:
+        InputError: if it was trained on other classes, sees colours otherwise, or cannot take such images.
+    """
+    names = teacher.metadata.class_names
+    if names is not None and names != class_names:
+        raise InputError(
+            f"The teacher '{teacher.name}' tells other classes apart ({', '.join(names[:8])}) than the images are in "
+            f"({', '.join(class_names[:8])}). They must be the same, in the same order."
+        )
+    own = teacher.metadata.preprocessing
+    if own is not None and (own.mean, own.std) != (crops.mean, crops.std):
+        raise InputError(
+            f"The teacher '{teacher.name}' takes colours with mean {own.mean} and standard deviation {own.std}, and "
+            f"this run prepares them with {crops.mean} and {crops.std}."
+        )
+    height, width, _ = teacher.input_shape
+    if (height or crops.crop, width or crops.crop) != (crops.crop, crops.crop):
+        raise InputError(
+            f"The teacher '{teacher.name}' takes images of {height} x {width} px, and this run trains at {crops.crop} "
+            f"px. Give --size {height}, or a teacher without a fixed size."
+        )
+    logits = class_logits(teacher, np.zeros((1, crops.crop, crops.crop, crops.channels), np.float32))
+    if logits.shape[1] != len(class_names):
+        raise InputError(
+            f"The teacher '{teacher.name}' has {logits.shape[1]} outputs, and the images are in {len(class_names)} "
+            "classes."
+        )
+
+
+def taught(batches: Any, teacher: Runner, share: float) -> Any:
+    """The same images with targets of which `share` are the teacher's probabilities, and the rest what they were.
+
+    Args:
+        batches: a `tf.data.Dataset` of images (b, S, S, C) and targets (b, classes).
+    """
+    import tensorflow as tf
+
+    def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for images, targets in batches.as_numpy_iterator():
+            probabilities = softmax(class_logits(teacher, images))
+            yield images, (share * probabilities + (1 - share) * targets).astype(np.float32)
+
+    # A data set again, because that is what devices can share.
+    made = tf.data.Dataset.from_generator(pairs, output_signature=batches.element_spec)
+    return made.apply(tf.data.experimental.assert_cardinality(batches.cardinality())).prefetch(1)
