@@ -1,11 +1,12 @@
-"""A network that was trained in 8-bit numbers: its INT8 file beside itself in float32, in two runtimes.
+"""A network that was trained in 8-bit numbers, beside the network in float32 that it was trained on from.
 
     repvgg train flowers --qat runs/RepVGG-A0-flowers/best.keras --output runs/qat
-    python benchmarks/qat_accuracy.py runs/qat --data flowers/val \\
-        --naive runs/RepVGG-A0-flowers/best.keras --calibration flowers/train
+    python benchmarks/qat_accuracy.py runs/qat --before runs/RepVGG-A0-flowers/best.keras \\
+        --data flowers/val --calibration flowers/train
 
-`--naive` is the network that it was trained on from: rounded after training, with one scale for each tensor, it shows
-what training in 8-bit numbers was for. Each INT8 file is compared with its own network in float32.
+Everything is compared with the network before: its INT8 file in two runtimes, its own weights where nothing is rounded,
+and the network before when it is rounded without training, naively and by the scheme `per-tensor`. All of them have one
+scale for a layer's weights.
 """
 
 import argparse
@@ -35,65 +36,64 @@ def in_openvino(path: Path, like: Any) -> Any:
     return OpenVINORunner(compiled, path.name, like.metadata)
 
 
-def contestants(run: Path, naive: Path | None, calibration: np.ndarray | None) -> Iterator[tuple[str, str, Any, Any]]:
-    """What it is, where it runs, its network in float32, and the INT8 file."""
+def contestants(run: Path, before: Any, calibration: np.ndarray) -> Iterator[tuple[str, str, Any]]:
+    """What it is, where it runs, and what runs it."""
+    import repvgg
     from repvgg.runners import load_runner
 
-    trained, integers = load_runner(run / "deploy.keras"), load_runner(run / "int8.onnx")
-    yield "trained in 8 bits", "ONNX Runtime", trained, integers
-    yield "trained in 8 bits", "OpenVINO", trained, in_openvino(run / "int8.onnx", integers)
-    if naive is not None:
-        import repvgg
-        from repvgg.runners.keras import KerasRunner
-
-        deployed = repvgg.load_model(naive)
-        if repvgg.get_metadata(deployed).form != "deploy":
-            deployed = repvgg.reparameterize(deployed)
-        with tempfile.TemporaryDirectory() as folder:
-            for target, name, what in (("onnx", "m.onnx", "ONNX Runtime"), ("openvino", "m.xml", "OpenVINO")):
-                path = Path(folder, name)
-                repvgg.export(deployed, path, target, "int8", calibration, scheme="naive", max_drop=100)
-                yield "rounded afterwards", what, KerasRunner(deployed), load_runner(path)
+    integers = load_runner(run / "int8.onnx")
+    yield "trained in 8 bits", "ONNX Runtime", integers
+    yield "trained in 8 bits", "OpenVINO", in_openvino(run / "int8.onnx", integers)
+    yield "the same weights, unrounded", "Keras", load_runner(run / "deploy.keras")
+    with tempfile.TemporaryDirectory() as folder:
+        for scheme in ("naive", "per-tensor"):
+            for target, ending, where in (("onnx", ".onnx", "ONNX Runtime"), ("openvino", ".xml", "OpenVINO")):
+                path = Path(folder, scheme + ending)
+                repvgg.export(before, path, target, "int8", calibration, scheme=scheme, max_drop=100)
+                yield f"rounded afterwards, {scheme}", where, load_runner(path)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="the folder of a run with --qat")
     parser.add_argument("--data", type=Path, required=True, help="a folder of class folders to measure on")
-    parser.add_argument("--naive", type=Path, help="the network that was trained on from")
-    parser.add_argument("--calibration", type=Path, help="images to choose the ranges of --naive by")
+    parser.add_argument("--before", type=Path, required=True, help="the network that it was trained on from")
+    parser.add_argument("--calibration", type=Path, required=True, help="images to round --before with")
     parser.add_argument("--out", type=Path, help="JSON file; benchmarks/results/qat_accuracy_RUN.json if not given")
     arguments = parser.parse_args()
-    if arguments.naive and not arguments.calibration:
-        parser.error("--naive needs --calibration: a folder of images like those the network will get.")
 
+    import repvgg
     from repvgg.data.reading import prepared_batches
     from repvgg.evaluation.labels import labelled_for
     from repvgg.quantization import calibration_images
-    from repvgg.runners import load_runner
     from repvgg.runners.classifier import class_logits, preprocessing_of
+    from repvgg.runners.keras import KerasRunner
     from repvgg.verification import difference
 
-    source = load_runner(arguments.run / "deploy.keras")
-    preprocessing = preprocessing_of(source)
-    files = labelled_for(source.metadata.class_names, arguments.data)
+    before = repvgg.load_model(arguments.before)
+    if repvgg.get_metadata(before).form != "deploy":
+        before = repvgg.reparameterize(before)
+    reference = KerasRunner(before)
+    preprocessing = preprocessing_of(reference)
+    files = labelled_for(reference.metadata.class_names, arguments.data)
     images = np.concatenate([batch.images for batch in prepared_batches(files.paths, preprocessing, 64)])
-    chosen = calibration_images(arguments.calibration, preprocessing, 256) if arguments.calibration else None
+    chosen = calibration_images(arguments.calibration, preprocessing, 256)
 
     def logits(runner: Any) -> np.ndarray:
         return np.concatenate([class_logits(runner, images[start : start + 32]) for start in range(0, len(images), 32)])
 
-    table = Table("network", "runtime", title=f"One scale a tensor, {len(images)} images")
-    for heading in ("float32", "INT8", "same class", "relative error"):
+    expected = logits(reference)
+    accuracy = float(np.mean(expected.argmax(1) == files.labels))
+    table = Table("network", "runtime", title=f"One scale a layer, {len(images)} images; {accuracy:.2%} in float32")
+    for heading in ("accuracy", "same class", "relative error"):
         table.add_column(heading, justify="right")
     rows: list[dict[str, Any]] = []
-    for what, where, reference, integers in contestants(arguments.run, arguments.naive, chosen):
-        expected, received = logits(reference), logits(integers)
+    for what, where, runner in contestants(arguments.run, before, chosen):
+        received = logits(runner)
         row = {
             "network": what,
             "runtime": where,
-            "accuracy_float32": float(np.mean(expected.argmax(1) == files.labels)),
-            "accuracy_int8": float(np.mean(received.argmax(1) == files.labels)),
+            "accuracy": float(np.mean(received.argmax(1) == files.labels)),
             "agreement": float(np.mean(received.argmax(1) == expected.argmax(1))),
             "relative_error": difference(expected, received).relative,
         }
@@ -101,12 +101,12 @@ def main() -> None:
         table.add_row(
             what,
             where,
-            *(f"{row[name]:.2%}" for name in ("accuracy_float32", "accuracy_int8", "agreement")),
+            *(f"{row[name]:.2%}" for name in ("accuracy", "agreement")),
             f"{row['relative_error']:.1e}",
         )
     Console(width=110).print(table)
     out = arguments.out or RESULTS / f"qat_accuracy_{arguments.run.name}.json"
-    out.write_text(json.dumps({"images": len(images), "rows": rows}, indent=1) + "\n")
+    out.write_text(json.dumps({"images": len(images), "accuracy_before": accuracy, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -159,6 +159,7 @@ RECIPES: Mapping[str, Recipe] = {
         batch_size=32,
         learning_rate=0.0004,
         warmup_epochs=0.5,
+        weight_decay=0,
         distill=1,
         augmentation=Augmentation(crop_scale=(0.6, 1.0)),
         size=None,
