@@ -49,10 +49,10 @@ def test_the_function_stays_and_scaling_is_undone(name: str, mode: str) -> None:
         assert relative_error(wanted, infer(scaled, images)) <= TOLERANCE
         assert relative_error(wanted, infer(equalized, images)) <= TOLERANCE
 
-    # Networks that differ in channel scales alone become one and the same: as far as the search is
-    # carried.
+    # Networks that differ by up to 100 times in channel scales become one and the same: as far as balancing weights is
+    # carried; and for the least noise, where a channel that hardly matters may have one of many scales.
     for first, second in zip(equalize(model, MODES[mode]).weights, equalized.weights, strict=True):
-        assert relative_error(first, second) <= 0.05, first.path
+        assert relative_error(first, second) <= (2e-3 if mode == "weights" else 0.25), first.path
 
 
 def test_scaled_channels_are_far_apart() -> None:
