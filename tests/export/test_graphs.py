@@ -72,8 +72,8 @@ def in_savedmodel(path: Path) -> Counter[str]:
     assert next(iter(function.structured_outputs)) in ("logits", "probabilities")
     # The signature calls the function that was exported.
     graph = function.graph.as_graph_def()
-    assert len(graph.library.function) == 1
-    found = Counter(node.op for node in graph.library.function[0].node_def)
+    (exported,) = {field.name: value for field, value in graph.ListFields()}["library"].function
+    found = Counter(node.op for node in exported.node_def)
     for plumbing in ("Const", "Identity", "NoOp", "ReadVariableOp"):
         found.pop(plumbing, None)
     return found

@@ -9,10 +9,12 @@ from rich.console import Console
 from rich.table import Table
 
 from repvgg.checkpoints import load_checkpoint
+from repvgg.data.augmentation import Augmentation
 from repvgg.dependencies import require
 from repvgg.layers import all_layers
-from repvgg.metadata import set_metadata
-from repvgg.pipeline import evaluation_batches
+from repvgg.metadata import Preprocessing, set_metadata
+from repvgg.pipeline import evaluation_batches, training_batches
+from repvgg.quantization.calibration import COUNT
 from repvgg.quantization.prepare import prepare
 from repvgg.quantization.qat import finish_qat, prepare_qat
 from repvgg.quantization.qat_layers import QUANTIZED
@@ -25,6 +27,7 @@ from repvgg.saving import save_model
 from repvgg.training.checkpoint import Progress
 from repvgg.training.finish import Outcome, compare
 from repvgg.training.inputs import Source
+from repvgg.training.recipe import Recipe
 from repvgg.training.run_folder import BEST, DEPLOYED, INT8, PICTURE, README, SCALES, RunFolder
 from repvgg.training.teacher import in_deploy_form
 
@@ -68,6 +71,16 @@ def quantized_start(path: Path, *, per_channel: bool) -> QuantizedStart:
     for module in ("onnx", "onnxruntime"):
         require(module, extra="onnx", purpose="Quantization-aware training, which ends in an ONNX file,")
     return QuantizedStart(load_checkpoint(path), per_channel, f"{path.stem}-qat")
+
+
+def calibration_batch(source: Source, recipe: Recipe, crops: Preprocessing, seed: int) -> np.ndarray:
+    """Training images, cropped and mirrored as in training but not changed otherwise."""
+    pictures = Augmentation(crop_scale=recipe.augmentation.crop_scale, crop_ratio=recipe.augmentation.crop_ratio)
+    steps = -(-COUNT // recipe.batch_size)
+    batches = training_batches(
+        source, crops, pictures, batch_size=recipe.batch_size, seed=seed, first_step=0, last_step=steps
+    )
+    return np.concatenate([images for images, _ in batches.as_numpy_iterator()])[:COUNT]
 
 
 def is_quantized(model: Any) -> bool:

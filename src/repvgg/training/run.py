@@ -10,14 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 from rich.console import Console
 
-from repvgg.data.augmentation import Augmentation
 from repvgg.errors import InputError
 from repvgg.metadata import Preprocessing, get_metadata, set_metadata
 from repvgg.pipeline import Share, steps_per_epoch, training_batches
-from repvgg.quantization.calibration import COUNT
 from repvgg.runner import Runner
 from repvgg.saving import load_model, save_model
 from repvgg.training.callbacks import BestKeeper, RateLogger, StateKeeper
@@ -29,10 +26,10 @@ from repvgg.training.finish import Outcome, finish
 from repvgg.training.inputs import Inputs, find_inputs
 from repvgg.training.processes import asked_to_stop, require_agreement
 from repvgg.training.progress import ProgressBar, progress_bar
-from repvgg.training.quantized import QuantizedStart, finish_quantized, is_quantized
+from repvgg.training.quantized import QuantizedStart, calibration_batch, finish_quantized, is_quantized
 from repvgg.training.recipe import Recipe, get_recipe
 from repvgg.training.run_folder import BEST, CHECKPOINTS, LAST, TENSORBOARD, RunFolder, versions
-from repvgg.training.teacher import as_runner, check_teacher, taught
+from repvgg.training.teacher import check_teacher, taught, teacher_for
 from repvgg.zoo import create_model
 
 SAVE_STEPS = 200
@@ -128,7 +125,7 @@ def train(
     if start is not None:
         model = start.network
         teacher = model if teacher is None and chosen.distill else teacher
-    tutor = _tutor(teacher, chosen)
+    tutor = teacher_for(teacher, chosen)
     share = this_share()
     writes = share.index == 0
     settings = _settings(data, model, chosen, weights, tutor, seed, holdout, dtype)
@@ -157,7 +154,7 @@ def train(
             check_teacher(tutor, inputs.training.class_names, crops)
         if start is not None:
             console.print("Equalizing and fitting the network for 8 bits ...")
-            model = start.prepare(_calibration(inputs, chosen, crops, seed))
+            model = start.prepare(calibration_batch(inputs.training, chosen, crops, seed))
         network = _network(model, inputs, crops, views, weights, dtype)
         set_metadata(
             network,
@@ -307,28 +304,6 @@ def _legs(step: int, per_epoch: int, total: int) -> Iterator[tuple[int, int]]:
         step = end
     if step < total:
         yield step, total
-
-
-def _calibration(inputs: Inputs, recipe: Recipe, crops: Preprocessing, seed: int) -> np.ndarray:
-    """Training images, cropped and mirrored as in training but not changed otherwise."""
-    pictures = Augmentation(crop_scale=recipe.augmentation.crop_scale, crop_ratio=recipe.augmentation.crop_ratio)
-    steps = -(-COUNT // recipe.batch_size)
-    batches = training_batches(
-        inputs.training, crops, pictures, batch_size=recipe.batch_size, seed=seed, first_step=0, last_step=steps
-    )
-    return np.concatenate([images for images, _ in batches.as_numpy_iterator()])[:COUNT]
-
-
-def _tutor(teacher: Any, recipe: Recipe) -> Runner | None:
-    """The teacher as a runner, in its deploy form, which answers the same and is faster."""
-    if (teacher is None) != (recipe.distill == 0):
-        raise InputError(
-            f"A share of {recipe.distill:g} of the targets is to come from a teacher, and there is none. Name one, or "
-            "learn from labels alone: distill=0."
-            if teacher is None
-            else "There is a teacher, and no share of the targets is to come from it. Say how much: distill=1 for all."
-        )
-    return None if teacher is None else as_runner(teacher)
 
 
 def _settings(

@@ -18,6 +18,19 @@ from repvgg.metadata import Preprocessing
 from repvgg.runner import Runner
 from repvgg.runners.classifier import class_logits, softmax
 from repvgg.runners.keras import KerasRunner
+from repvgg.training.recipe import Recipe
+
+
+def teacher_for(teacher: Any, recipe: Recipe) -> Runner | None:
+    """The teacher as a runner, in its deploy form, which answers the same and is faster."""
+    if (teacher is None) != (recipe.distill == 0):
+        raise InputError(
+            f"A share of {recipe.distill:g} of the targets is to come from a teacher, and there is none. Name one, or "
+            "learn from labels alone: distill=0."
+            if teacher is None
+            else "There is a teacher, and no share of the targets is to come from it. Say how much: distill=1 for all."
+        )
+    return None if teacher is None else as_runner(teacher)
 
 
 def as_runner(teacher: Any) -> Runner:
