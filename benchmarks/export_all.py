@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 import repvgg
-from repvgg.exporters import TARGETS, TOLERANCES
+from repvgg.targets import TARGETS, TOLERANCES
 
 RESULTS = Path(__file__).parent / "results" / "export_all.json"
 
@@ -65,7 +65,7 @@ def measure(variant: str, wanted: list[tuple[str, str]], results: Path) -> None:
             }
             try:
                 written = repvgg.export(deployed, path, name, precision)
-            except repvgg.errors.RepVGGError as error:
+            except repvgg.base.errors.RepVGGError as error:
                 row["error"] = str(error)
             else:
                 row |= {"relative_error": written.report.max_relative_error, "bytes": written.size}

@@ -19,7 +19,7 @@ import tensorflow as tf
 from rich.console import Console
 from rich.table import Table
 
-from repvgg import ops
+from repvgg.blocks import ops
 
 GROUPS, BATCH, ROUNDS = 4, 32, 7
 SHAPES = ((16, 128), (8, 256), (4, 512), (56, 128), (28, 256), (14, 512))

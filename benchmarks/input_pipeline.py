@@ -30,10 +30,10 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from repvgg.base.metadata import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from repvgg.data.augmentation import Augmentation
 from repvgg.data.folder import LabelledImages, find_labelled_images
 from repvgg.data.scan import scan
-from repvgg.metadata import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from repvgg.pipeline import FolderSource, steps_per_epoch, training_batches
 
 

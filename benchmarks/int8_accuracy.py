@@ -25,8 +25,10 @@ TITLE = "INT8 beside float32 in the same runtime"
 
 
 def measure(model: Any, images: Any, data: Path, targets: list[str], schemes: list[str], scaled: bool) -> list[dict]:
-    from repvgg.metadata import get_metadata
-    from repvgg.quantization import INT8_TARGETS, SCHEMES, find_int8, scale_channels
+    from repvgg.base.metadata import get_metadata
+    from repvgg.exporting.int8 import find_int8
+    from repvgg.quantization import SCHEMES, scale_channels
+    from repvgg.targets.int8 import INT8_TARGETS
 
     networks = {"as trained": model, **({"scaled": scale_channels(model)} if scaled else {})}
     rows = []
@@ -60,11 +62,11 @@ def main() -> None:
 
     from repvgg.blocks import ReparameterizableBlock
     from repvgg.conversion import reparameterize
-    from repvgg.layers import all_layers
+    from repvgg.models.layers import all_layers
+    from repvgg.models.saving import load_model
     from repvgg.quantization import calibration_images
     from repvgg.runners.classifier import preprocessing_of
     from repvgg.runners.keras import KerasRunner
-    from repvgg.saving import load_model
 
     model = load_model(arguments.model)
     if any(isinstance(layer, ReparameterizableBlock) for layer in all_layers(model)):

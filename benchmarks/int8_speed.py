@@ -79,10 +79,11 @@ def write_all(model: Any, folder: Path, images: np.ndarray, scheme: str) -> dict
     """Every artifact. How good they are is another script's matter, so no accuracy is asked for."""
     from importlib import import_module
 
-    from repvgg.exporters import TARGETS, Settings
-    from repvgg.metadata import get_metadata
-    from repvgg.quantization import INT8_TARGETS, SCHEMES
+    from repvgg.base.metadata import get_metadata
+    from repvgg.quantization import SCHEMES
     from repvgg.quantization.prepare import prepare
+    from repvgg.targets import TARGETS, Settings
+    from repvgg.targets.int8 import INT8_TARGETS
 
     metadata, chosen = get_metadata(model), SCHEMES[scheme]
     prepared = prepare(model, images, chosen)
@@ -144,7 +145,7 @@ def main() -> None:
 
     import repvgg
     from repvgg.blocks import ReparameterizableBlock
-    from repvgg.layers import all_layers
+    from repvgg.models.layers import all_layers
 
     if arguments.model:
         model = repvgg.load_model(arguments.model)

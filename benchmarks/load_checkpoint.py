@@ -79,7 +79,7 @@ def write_checkpoint(variant: str, path: Path) -> None:
 
     from repvgg import get_variant
     from repvgg.checkpoints.canonical import canonical_shapes, counter_after
-    from repvgg.checkpoints.torch_writer import write_torch
+    from repvgg.checkpoints.torch_format.writer import write_torch
 
     generator = np.random.default_rng(0)
     tensors: dict[str, Any] = {}

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from repvgg import Architecture
-from repvgg.architecture import BlockSpec
+from repvgg.core.architecture import BlockSpec
 
 
 def conv_bn(spec: BlockSpec, kernel_size: int) -> nn.Sequential:

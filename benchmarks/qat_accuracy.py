@@ -30,7 +30,7 @@ def in_openvino(path: Path, like: Any) -> Any:
     """An ONNX file, run by OpenVINO."""
     import openvino
 
-    from repvgg.runners.openvino import OpenVINORunner
+    from repvgg.targets.openvino.run import OpenVINORunner
 
     compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return OpenVINORunner(compiled, path.name, like.metadata)

@@ -159,7 +159,7 @@ def run_python(code: str, *arguments: object) -> str:
 
 def small_network(**options: Any) -> Any:
     """A classifier of 5 classes with 7 blocks, 8 to 64 channels wide; two of the blocks have an identity branch."""
-    from repvgg.model import RepVGG
+    from repvgg.models.model import RepVGG
 
     settings: dict[str, Any] = {"num_blocks": [1, 2, 2, 1], "width_multiplier": [0.125] * 4, "num_classes": 5}
     return RepVGG(**{**settings, **options})

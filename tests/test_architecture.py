@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from repvgg.architecture import Architecture, SqueezeExcite, alternate_groups
-from repvgg.errors import InputError
+from repvgg.base.errors import InputError
+from repvgg.core.architecture import Architecture, SqueezeExcite, alternate_groups
 
 SMALL: dict[str, Any] = {"num_blocks": (1, 2, 3, 1), "width_multiplier": (0.25, 0.25, 0.25, 0.5)}
 

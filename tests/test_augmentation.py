@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from repvgg.base.errors import InputError, UnknownNameError
 from repvgg.data.augmentation import Augmentation, RandAugment
-from repvgg.errors import InputError, UnknownNameError
 
 
 @pytest.mark.parametrize(

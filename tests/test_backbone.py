@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from helpers import assert_same_values, infer, random_images, relative_error, small_network, trained_like, values_of
-from repvgg.backbone import RepVGGBackbone
+from repvgg.base.errors import InputError
 from repvgg.conversion import reparameterize
-from repvgg.errors import InputError
+from repvgg.models.backbone import RepVGGBackbone
 
 LEVELS = ["P1", "P2", "P3", "P4", "P5"]
 OPTIONS: list[dict[str, Any]] = [

@@ -25,9 +25,9 @@ from helpers import (
     trained_like,
     values_of,
 )
+from repvgg.base.errors import ConversionError, InputError, VerificationError
 from repvgg.blocks import BLOCKS, RepVGGBlock, SinglePath
 from repvgg.conversion import switch_to_deploy
-from repvgg.errors import ConversionError, InputError, VerificationError
 
 TOLERANCES = {"float32": 1e-5, "float64": 1e-12}
 """Relative errors: some hundred roundings of each dtype, for sums of at most 9 * 8 products in another order."""

@@ -9,7 +9,7 @@ import pytest
 import repvgg
 from helpers import infer, random_images, relative_error, trained_like
 from repvgg import compat
-from repvgg.errors import ConversionError, InputError, UnknownNameError
+from repvgg.base.errors import ConversionError, InputError, UnknownNameError
 
 TOLERANCE = 1e-5
 """The issue's limit for a whole network in float32: some 80 roundings."""

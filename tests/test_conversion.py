@@ -21,19 +21,20 @@ from helpers import (
     trained_like,
     values_of,
 )
-from repvgg import conversion, fold
-from repvgg.architecture import SqueezeExcite
-from repvgg.backbone import RepVGGBackbone
+from repvgg.base.errors import ConversionError, VerificationError
+from repvgg.base.metadata import get_metadata, set_metadata
 from repvgg.blocks import AuxiliaryClassifier, ReparameterizableBlock, RepVGGBlock
+from repvgg.checkpoints.zoo import create_model
+from repvgg.conversion import reparameterization as conversion
 from repvgg.conversion import reparameterize
-from repvgg.cost import count_cost
-from repvgg.errors import ConversionError, VerificationError
-from repvgg.layers import all_layers
-from repvgg.metadata import get_metadata, set_metadata
-from repvgg.model import RepVGG
-from repvgg.recover import recover
-from repvgg.variants import VARIANTS
-from repvgg.zoo import create_model
+from repvgg.core import fold
+from repvgg.core.architecture import SqueezeExcite
+from repvgg.core.cost import count_cost
+from repvgg.core.variants import VARIANTS
+from repvgg.models.backbone import RepVGGBackbone
+from repvgg.models.layers import all_layers
+from repvgg.models.model import RepVGG
+from repvgg.models.recover import recover
 
 TOLERANCES = {"float32": 1e-5, "float64": 1e-12}
 """Relative errors of the logits: some hundred roundings of each dtype, in networks of up to 49 blocks."""

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from helpers import random_images
-from repvgg.architecture import Architecture, SqueezeExcite
-from repvgg.cost import count_cost
+from repvgg.core.architecture import Architecture, SqueezeExcite
+from repvgg.core.cost import count_cost
 
 TINY = Architecture((1, 2, 2, 1), (0.125, 0.125, 0.125, 0.125))
 """Widths 8, 8, 16, 32, 64."""
@@ -72,7 +72,7 @@ def test_receptive_field_as_measured() -> None:
     """The pixels that one value of the last feature map depends on, found by its gradient."""
     import tensorflow as tf
 
-    from repvgg.model import build_network
+    from repvgg.models.model import build_network
 
     network = build_network(TINY, None, (256, 256, 3), deploy=True, dtype="float64")
     for variable in network.weights:

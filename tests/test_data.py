@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from repvgg.base.errors import FileError, ImageError, InputError
+from repvgg.base.metadata import Metadata, Preprocessing
 from repvgg.data import find_images, load_image, prepare_image, read_batch
-from repvgg.errors import FileError, ImageError, InputError
-from repvgg.metadata import Metadata, Preprocessing
 
 PLAIN = Preprocessing(crop=16, resize=16, mean=(0.0,) * 3, std=(1.0,) * 3)
 

@@ -8,9 +8,9 @@ from PIL import Image
 from rich.console import Console
 
 from repvgg import demo
+from repvgg.base.errors import OutputExistsError
 from repvgg.demo.digits import ShiftedBatches, load_digits
-from repvgg.errors import OutputExistsError
-from repvgg.predict import predict
+from repvgg.evaluation.prediction import predict
 from repvgg.runners import load_runner
 
 pytest.importorskip("sklearn")

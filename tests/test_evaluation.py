@@ -11,14 +11,14 @@ import pytest
 from PIL import Image
 
 import repvgg
+from repvgg.base.errors import FileError, InputError
+from repvgg.base.metadata import Metadata, Preprocessing
 from repvgg.data import reading
 from repvgg.data.folder import LabelledImages
-from repvgg.errors import FileError, InputError
 from repvgg.evaluation.metrics import Tally, expected_calibration_error
 from repvgg.evaluation.picture import draw_evaluation
 from repvgg.evaluation.report import EvaluationReport
-from repvgg.metadata import Metadata, Preprocessing
-from repvgg.runner import Runner
+from repvgg.runners.runner import Runner
 
 PLAIN = Preprocessing(crop=4, resize=4, mean=(0.0,) * 3, std=(1.0,) * 3)
 COLORS = {"red": (250, 20, 20), "green": (20, 250, 20), "blue": (20, 20, 250)}

@@ -8,7 +8,7 @@ import pytest
 from scipy.signal import correlate2d  # type: ignore[import-untyped]
 
 from helpers import Array, convolve, normalize, relative_error, to_numpy
-from repvgg import fold
+from repvgg.core import fold
 
 TOLERANCE = 1e-13
 every_group = pytest.mark.parametrize("groups", [1, 2, 4])

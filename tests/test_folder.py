@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from repvgg.base.errors import FileError, InputError, UnknownNameError
 from repvgg.data.folder import LabelledImages, find_labelled_images, find_splits
-from repvgg.errors import FileError, InputError, UnknownNameError
 
 
 def touch(root: Path, names: Iterable[str]) -> Path:

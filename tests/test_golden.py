@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from helpers import Array, infer, relative_error
-from repvgg.architecture import SqueezeExcite, alternate_groups
 from repvgg.conversion import reparameterize
-from repvgg.model import RepVGG
+from repvgg.core.architecture import SqueezeExcite, alternate_groups
+from repvgg.models.model import RepVGG
 
 GOLDEN = Path(__file__).parent / "golden"
 DEPTHS = (2, 2, 3, 1)

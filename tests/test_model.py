@@ -17,12 +17,12 @@ from helpers import (
     trained_like,
     values_of,
 )
-from repvgg.architecture import SqueezeExcite
+from repvgg.base.errors import FileError, InputError
+from repvgg.base.metadata import get_metadata
 from repvgg.blocks import AuxiliaryClassifier, RepVGGBlock
+from repvgg.checkpoints.zoo import create_model
 from repvgg.conversion import reparameterize
-from repvgg.errors import FileError, InputError
-from repvgg.metadata import get_metadata
-from repvgg.zoo import create_model
+from repvgg.core.architecture import SqueezeExcite
 
 both_forms = pytest.mark.parametrize("deploy", [False, True], ids=["training", "deploy"])
 plus_options: dict[str, Any] = {"squeeze_excite": SqueezeExcite("after_activation", 4), "auxiliary_heads": True}

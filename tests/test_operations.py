@@ -11,8 +11,8 @@ import tensorflow as tf
 from PIL import Image, ImageEnhance, ImageOps
 
 from hostile_images import picture
+from repvgg.base.metadata import Preprocessing
 from repvgg.data.augmentation import Augmentation, RandAugment
-from repvgg.metadata import Preprocessing
 from repvgg.pipeline import auto_augment, erasing, mixing, operations
 from repvgg.pipeline.normalize import normalize
 from repvgg.pipeline.places import Plan, Share

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from helpers import random_images, to_numpy
-from repvgg import ops
+from repvgg.blocks import ops
 
 pytestmark = pytest.mark.backends
 

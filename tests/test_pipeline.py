@@ -13,12 +13,12 @@ from PIL import Image
 
 from helpers import small_network
 from hostile_images import encoded, jpeg, picture
+from repvgg.base.errors import InputError
+from repvgg.base.metadata import Preprocessing
 from repvgg.data import load_image, prepare_image
 from repvgg.data.augmentation import Augmentation, RandAugment
 from repvgg.data.folder import LabelledImages, find_labelled_images
 from repvgg.data.scan import scan
-from repvgg.errors import InputError
-from repvgg.metadata import Preprocessing
 from repvgg.pipeline import (
     FolderSource,
     RecordSource,

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from repvgg.errors import FileError, ImageError, InputError
-from repvgg.metadata import Metadata, Preprocessing
-from repvgg.predict import predict
-from repvgg.runner import Runner
+from repvgg.base.errors import FileError, ImageError, InputError
+from repvgg.base.metadata import Metadata, Preprocessing
+from repvgg.evaluation.prediction import predict
 from repvgg.runners.classifier import log_softmax, preprocessing_of, softmax
+from repvgg.runners.runner import Runner
 
 PREPROCESSING = Preprocessing(crop=4, resize=4, mean=(0.0,) * 3, std=(1.0,) * 3)
 

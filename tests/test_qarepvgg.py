@@ -27,17 +27,17 @@ from helpers import (
     trained_like,
     values_of,
 )
-from repvgg.backbone import RepVGGBackbone
+from repvgg.base.errors import CheckpointError, InputError, UnknownNameError
+from repvgg.base.metadata import get_metadata, set_metadata
 from repvgg.blocks import BLOCKS, QARepVGGBlock, RepVGGBlock
 from repvgg.checkpoints.canonical import canonical_shapes
 from repvgg.cli import app
-from repvgg.cost import NORMALIZATIONS, count_cost
-from repvgg.errors import CheckpointError, InputError, UnknownNameError
-from repvgg.layers import all_layers
-from repvgg.metadata import get_metadata, set_metadata
-from repvgg.model import RepVGG
-from repvgg.recover import recover
-from repvgg.variants import VARIANTS
+from repvgg.core.cost import NORMALIZATIONS, count_cost
+from repvgg.core.variants import VARIANTS
+from repvgg.models.backbone import RepVGGBackbone
+from repvgg.models.layers import all_layers
+from repvgg.models.model import RepVGG
+from repvgg.models.recover import recover
 
 NAMES = [name for name in VARIANTS if name.startswith("QA")]
 TINY: dict[str, Any] = {"num_blocks": [1, 2, 2, 1], "width_multiplier": [0.125] * 4}

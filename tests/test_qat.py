@@ -25,16 +25,16 @@ from helpers import (
     trained_like,
     values_of,
 )
+from repvgg.base.errors import FileError, InputError, OutputExistsError, VerificationError
+from repvgg.base.metadata import get_metadata, set_metadata
 from repvgg.blocks import BLOCKS, RepVGGBlock
 from repvgg.blocks.rounded import FakeQuantization, Precision, QuantizedBlock, fake_quantized_kernel
-from repvgg.errors import FileError, InputError, OutputExistsError, VerificationError
-from repvgg.layers import all_layers
-from repvgg.metadata import get_metadata, set_metadata
-from repvgg.quantization import qdq
+from repvgg.models.layers import all_layers
 from repvgg.quantization.qat import finish_qat, prepare_qat, simulate
 from repvgg.quantization.qat_scales import LayerScales, QuantizationScales
-from repvgg.quantization.qdq import export_qdq
 from repvgg.quantization.scaling import scale_channels
+from repvgg.targets.onnx import qdq
+from repvgg.targets.onnx.qdq import export_qdq
 
 IMAGES = random_images((8, 24, 25, 3))
 LABELS = np.arange(8) % 5

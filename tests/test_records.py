@@ -10,13 +10,13 @@ import pytest
 import tensorflow as tf
 
 from hostile_images import write_all
+from repvgg.base.errors import FileError, InputError, OutputExistsError
+from repvgg.base.metadata import Preprocessing
 from repvgg.cli import main
 from repvgg.data import load_image
 from repvgg.data.augmentation import Augmentation
 from repvgg.data.folder import find_labelled_images, find_splits
 from repvgg.data.scan import ScanReport, scan
-from repvgg.errors import FileError, InputError, OutputExistsError
-from repvgg.metadata import Preprocessing
 from repvgg.pipeline import RecordSource, Share, record_source, training_batches, write_records
 
 SMALL = Preprocessing(crop=8, resize=8)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from helpers import assert_same_values, infer, random_images, run_python, small_network, trained_like, values_of
+from repvgg.base.errors import FileError, InputError, OutputExistsError
+from repvgg.base.metadata import Metadata, Preprocessing, get_metadata, set_metadata
 from repvgg.conversion import reparameterize
-from repvgg.errors import FileError, InputError, OutputExistsError
-from repvgg.metadata import Metadata, Preprocessing, get_metadata, set_metadata
-from repvgg.saving import load_model, load_weights, read_metadata, save_model
+from repvgg.models.saving import load_model, load_weights, read_metadata, save_model
 
 METADATA = Metadata(
     variant="RepVGG-A0",

@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 from hostile_images import KINDS, Kind, jpeg, picture, write_all
+from repvgg.base.errors import FileError, ImageError
+from repvgg.base.metadata import Preprocessing
 from repvgg.data import load_image, prepare_image
 from repvgg.data.augmentation import Augmentation
 from repvgg.data.folder import LabelledImages, find_labelled_images
 from repvgg.data.scan import ScanReport, scan
-from repvgg.errors import FileError, ImageError
-from repvgg.metadata import Preprocessing
 
 # Pillow warns where a damaged record of the camera's is passed over.
 pytestmark = pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")

@@ -22,11 +22,11 @@ import repvgg
 from browser import CHROMIUM, Browser
 from helpers import trained_like
 from repvgg.data import read_batch
-from repvgg.exporters import TARGETS
+from repvgg.evaluation.prediction import predict
 from repvgg.exporting import export
-from repvgg.predict import predict
-from repvgg.quantization.int8 import INT8_TARGETS
 from repvgg.runners import as_runner
+from repvgg.targets import TARGETS
+from repvgg.targets.int8 import INT8_TARGETS
 
 ROOT = Path(__file__).parent.parent
 SERVING, WEB = ROOT / "examples" / "serving", ROOT / "examples" / "web"

@@ -7,10 +7,10 @@ import keras
 import numpy as np
 import pytest
 
-from repvgg.architecture import Architecture
-from repvgg.errors import InputError, UnknownNameError
-from repvgg.variants import VARIANTS, find_variant, get_variant, list_variants
-from repvgg.zoo import create_model
+from repvgg.base.errors import InputError, UnknownNameError
+from repvgg.checkpoints.zoo import create_model
+from repvgg.core.architecture import Architecture
+from repvgg.core.variants import VARIANTS, find_variant, get_variant, list_variants
 
 
 class Row(NamedTuple):

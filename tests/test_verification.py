@@ -19,15 +19,15 @@ from helpers import (
     trained_like,
     values_of,
 )
-from repvgg.architecture import SqueezeExcite
+from repvgg.base.errors import FileError, InputError
+from repvgg.base.metadata import Metadata
 from repvgg.blocks import RepVGGBlock
 from repvgg.conversion import reparameterize, switch_to_deploy
-from repvgg.errors import FileError, InputError
-from repvgg.metadata import Metadata
-from repvgg.runner import Runner
+from repvgg.core.architecture import SqueezeExcite
+from repvgg.models.saving import save_model
 from repvgg.runners.classifier import softmax
 from repvgg.runners.function import FunctionRunner
-from repvgg.saving import save_model
+from repvgg.runners.runner import Runner
 from repvgg.verification import difference, verify
 
 BLOCK_NAMES = [

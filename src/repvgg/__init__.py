@@ -8,54 +8,54 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from repvgg import compat
-    from repvgg.architecture import Architecture, SqueezeExcite
-    from repvgg.backbone import RepVGGBackbone
+    from repvgg.base.metadata import Metadata, Preprocessing, get_metadata, set_metadata
     from repvgg.blocks import RepVGGBlock
     from repvgg.checkpoints import describe_checkpoint, load_checkpoint, save_checkpoint
+    from repvgg.checkpoints.zoo import create_model
     from repvgg.conversion import reparameterize, switch_to_deploy
+    from repvgg.core.architecture import Architecture, SqueezeExcite
+    from repvgg.core.variants import get_variant, list_variants
     from repvgg.evaluation import EvaluationReport, evaluate
     from repvgg.exporting import export
-    from repvgg.metadata import Metadata, Preprocessing, get_metadata, set_metadata
-    from repvgg.model import RepVGG
-    from repvgg.runner import Runner
+    from repvgg.models.backbone import RepVGGBackbone
+    from repvgg.models.model import RepVGG
+    from repvgg.models.saving import load_model, save_model
     from repvgg.runners import load_runner
-    from repvgg.saving import load_model, save_model
+    from repvgg.runners.runner import Runner
     from repvgg.training.recipe import RECIPES, Recipe
     from repvgg.training.run import TrainingResult, train
-    from repvgg.variants import get_variant, list_variants
     from repvgg.verification import VerificationReport, verify
-    from repvgg.zoo import create_model
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Architecture": "repvgg.architecture",
+    "Architecture": "repvgg.core.architecture",
     "EvaluationReport": "repvgg.evaluation",
-    "Metadata": "repvgg.metadata",
-    "Preprocessing": "repvgg.metadata",
-    "RepVGG": "repvgg.model",
-    "RepVGGBackbone": "repvgg.backbone",
+    "Metadata": "repvgg.base.metadata",
+    "Preprocessing": "repvgg.base.metadata",
+    "RepVGG": "repvgg.models.model",
+    "RepVGGBackbone": "repvgg.models.backbone",
     "RECIPES": "repvgg.training.recipe",
     "Recipe": "repvgg.training.recipe",
     "RepVGGBlock": "repvgg.blocks",
-    "Runner": "repvgg.runner",
-    "SqueezeExcite": "repvgg.architecture",
+    "Runner": "repvgg.runners.runner",
+    "SqueezeExcite": "repvgg.core.architecture",
     "TrainingResult": "repvgg.training.run",
     "VerificationReport": "repvgg.verification",
-    "create_model": "repvgg.zoo",
+    "create_model": "repvgg.checkpoints.zoo",
     "describe_checkpoint": "repvgg.checkpoints",
     "evaluate": "repvgg.evaluation",
     "export": "repvgg.exporting",
-    "get_metadata": "repvgg.metadata",
-    "get_variant": "repvgg.variants",
-    "list_variants": "repvgg.variants",
+    "get_metadata": "repvgg.base.metadata",
+    "get_variant": "repvgg.core.variants",
+    "list_variants": "repvgg.core.variants",
     "load_checkpoint": "repvgg.checkpoints",
-    "load_model": "repvgg.saving",
+    "load_model": "repvgg.models.saving",
     "load_runner": "repvgg.runners",
     "reparameterize": "repvgg.conversion",
     "save_checkpoint": "repvgg.checkpoints",
-    "save_model": "repvgg.saving",
-    "set_metadata": "repvgg.metadata",
+    "save_model": "repvgg.models.saving",
+    "set_metadata": "repvgg.base.metadata",
     "switch_to_deploy": "repvgg.conversion",
     "train": "repvgg.training.run",
     "verify": "repvgg.verification",

@@ -24,7 +24,7 @@ from crafted import (
 )
 from hostile_pickles import TENSOR_ARGUMENTS, broken_pickles, lying_pickles, swollen_pickles, unsafe_pickles
 
-from repvgg.errors import CheckpointError, UnsafeCheckpointError
+from repvgg.base.errors import CheckpointError, UnsafeCheckpointError
 
 
 @dataclass(frozen=True)

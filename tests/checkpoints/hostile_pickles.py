@@ -32,7 +32,7 @@ def unsafe_pickles(marker: Path) -> Iterator[tuple[str, bytes, str]]:
         ("functools", "partial"),
         ("copyreg", "_reconstructor"),
         ("copyreg", "add_extension"),
-        ("repvgg.checkpoints.pickle_names", "AllowedName"),
+        ("repvgg.checkpoints.torch_format.pickle_names", "AllowedName"),
     ):
         yield f"{module}:{name}", PROTO + f"c{module}\n{name}\n.".encode(), f"{module}.{name}"
         yield f"{module}:{name} from the stack", b"\x80\x04" + text(module) + text(name) + b"\x93.", f"{module}.{name}"

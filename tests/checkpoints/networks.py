@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from helpers import trained_like
-from repvgg.architecture import Architecture, SqueezeExcite
-from repvgg.model import build_described
+from repvgg.core.architecture import Architecture, SqueezeExcite
+from repvgg.models.model import build_described
 
 WIDTHS = (0.25, 0.125, 0.125, 0.125)
 NETWORKS: Mapping[str, Architecture] = {

@@ -10,10 +10,10 @@ import pytest
 from hub_server import Hub, running
 
 from helpers import assert_same_values, infer, random_images, relative_error, run_python, values_of
+from repvgg.base.metadata import get_metadata
 from repvgg.checkpoints import describe_checkpoint, load_checkpoint
 from repvgg.cli import main
-from repvgg.metadata import get_metadata
-from repvgg.saving import load_model
+from repvgg.models.saving import load_model
 
 REFERENCE = Path(__file__).parents[1] / "golden" / "reference"
 Run = Callable[..., tuple[int, str, str]]

@@ -2,12 +2,12 @@
 
 import pytest
 
-from repvgg.architecture import Architecture, SqueezeExcite
+from repvgg.base.errors import CheckpointError, InputError, UnknownNameError
+from repvgg.base.metadata import Form
 from repvgg.checkpoints.canonical import canonical_shapes
-from repvgg.checkpoints.names import DIALECTS, detect_dialect, dialect_to_write
-from repvgg.errors import CheckpointError, InputError, UnknownNameError
-from repvgg.metadata import Form
-from repvgg.variants import VARIANTS, Variant
+from repvgg.checkpoints.dialects import DIALECTS, detect_dialect, dialect_to_write
+from repvgg.core.architecture import Architecture, SqueezeExcite
+from repvgg.core.variants import VARIANTS, Variant
 
 SPELLINGS = (
     # official, timm, mmpretrain

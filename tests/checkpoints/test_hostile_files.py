@@ -13,9 +13,9 @@ import hostile
 import numpy as np
 import pytest
 
+from repvgg.base.errors import CheckpointError, UnsafeCheckpointError
 from repvgg.checkpoints.tensor_files import read_tensors
-from repvgg.checkpoints.torch_reader import read_torch
-from repvgg.errors import CheckpointError, UnsafeCheckpointError
+from repvgg.checkpoints.torch_format.reader import read_torch
 
 _NAMES = [case.name for case in hostile.corpus(Path("marker"))]
 _GOOD = {"zip": crafted.torch_zip(), "legacy": crafted.legacy(), "safetensors": crafted.GOOD_SAFETENSORS}
@@ -143,7 +143,7 @@ _MEASURE = """
 import resource, sys, time
 from pathlib import Path
 from repvgg.checkpoints.tensor_files import read_tensors
-from repvgg.errors import CheckpointError
+from repvgg.base.errors import CheckpointError
 slowest = 0.0
 for path in sorted(Path(sys.argv[1]).iterdir()):
     begin = time.perf_counter()

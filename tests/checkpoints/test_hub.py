@@ -13,13 +13,13 @@ import pytest
 from hub_server import COMMIT, Hub, running
 
 from helpers import assert_same_values, run_python, values_of
-from repvgg import hub as repvgg_hub
+from repvgg.base.errors import CheckpointError, FileError, InputError, MissingDependencyError, UnknownNameError
+from repvgg.base.metadata import Preprocessing, get_metadata
+from repvgg.checkpoints import hub as repvgg_hub
 from repvgg.checkpoints import save_checkpoint
-from repvgg.errors import CheckpointError, FileError, InputError, MissingDependencyError, UnknownNameError
-from repvgg.hub import PRETRAINED, fetch, imagenet_class_names
-from repvgg.metadata import Preprocessing, get_metadata
-from repvgg.variants import VARIANTS
-from repvgg.zoo import create_model
+from repvgg.checkpoints.hub import PRETRAINED, fetch, imagenet_class_names
+from repvgg.checkpoints.zoo import create_model
+from repvgg.core.variants import VARIANTS
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 constants = pytest.importorskip("huggingface_hub.constants")
@@ -178,7 +178,7 @@ def test_without_huggingface_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_users_settings(tmp_path: Path) -> None:
     """`HF_ENDPOINT`, `HF_HOME` and `HF_HUB_OFFLINE` as the environment gives them, in processes of their own."""
-    code = "from repvgg.hub import fetch; print(fetch('RepVGG-A0'))"
+    code = "from repvgg.checkpoints.hub import fetch; print(fetch('RepVGG-A0'))"
     with running(Hub(REPOSITORY, SMALL)) as hub, pytest.MonkeyPatch.context() as environment:
         environment.setenv("HF_ENDPOINT", hub.address)
         environment.setenv("HF_HOME", str(tmp_path))
@@ -215,7 +215,7 @@ def test_a_model_by_name(cache: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_the_preprocessing_of_the_published_accuracies() -> None:
-    from repvgg import zoo
+    from repvgg.checkpoints import zoo
 
     assert zoo._preprocessing(VARIANTS["RepVGG-B1"], (None, None, 3)) == Preprocessing(224, 256)
     assert zoo._preprocessing(VARIANTS["RepVGG-D2se"], (None, None, 3)) == Preprocessing(320, 320)

@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from repvgg.architecture import Architecture, SqueezeExcite
+from repvgg.base.errors import CheckpointError
+from repvgg.base.metadata import Form
 from repvgg.checkpoints.canonical import canonical_shapes
 from repvgg.checkpoints.checkpoint import read_checkpoint
 from repvgg.checkpoints.describe import describe_checkpoint
+from repvgg.checkpoints.dialects import DIALECTS
 from repvgg.checkpoints.infer import infer, named_variant
-from repvgg.checkpoints.names import DIALECTS
-from repvgg.checkpoints.torch_writer import write_torch
-from repvgg.errors import CheckpointError
-from repvgg.metadata import Form
-from repvgg.variants import VARIANTS, Variant
+from repvgg.checkpoints.torch_format.writer import write_torch
+from repvgg.core.architecture import Architecture, SqueezeExcite
+from repvgg.core.variants import VARIANTS, Variant
 
 REFERENCE = Path(__file__).parents[1] / "golden" / "reference"
 FORMS: tuple[Form, ...] = ("training", "deploy")

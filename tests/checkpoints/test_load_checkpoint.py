@@ -10,16 +10,16 @@ import pytest
 from networks import NETWORKS, network
 
 from helpers import assert_same_values, infer, random_images, relative_error, values_of
-from repvgg.architecture import Architecture
+from repvgg.base.errors import CheckpointError, FileError, InputError, UnknownNameError
+from repvgg.base.metadata import Preprocessing, get_metadata, set_metadata
 from repvgg.checkpoints import load_checkpoint, save_checkpoint
 from repvgg.checkpoints.tensor_files import read_tensors
-from repvgg.checkpoints.torch_writer import write_torch
+from repvgg.checkpoints.torch_format.writer import write_torch
+from repvgg.checkpoints.zoo import create_model
 from repvgg.conversion import reparameterize
-from repvgg.errors import CheckpointError, FileError, InputError, UnknownNameError
-from repvgg.metadata import Preprocessing, get_metadata, set_metadata
-from repvgg.recover import recover
-from repvgg.saving import save_model
-from repvgg.zoo import create_model
+from repvgg.core.architecture import Architecture
+from repvgg.models.recover import recover
+from repvgg.models.saving import save_model
 
 REFERENCE = Path(__file__).parents[1] / "golden" / "reference"
 ROWS = json.loads((REFERENCE / "index.json").read_text())

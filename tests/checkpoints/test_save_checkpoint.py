@@ -10,19 +10,19 @@ import pytest
 from networks import NETWORKS, network
 
 from helpers import Array, assert_same_values, infer, random_images, relative_error, trained_like, values_of
-from repvgg.architecture import Architecture
+from repvgg.base.errors import InputError, OutputExistsError, UnknownNameError
+from repvgg.base.metadata import get_metadata
 from repvgg.blocks import BatchNorm
 from repvgg.checkpoints import load_checkpoint, save_checkpoint
 from repvgg.checkpoints.canonical import canonical_shapes
-from repvgg.checkpoints.names import dialect_to_write
+from repvgg.checkpoints.dialects import dialect_to_write
 from repvgg.checkpoints.saving import state_dict
 from repvgg.checkpoints.tensor_files import read_tensors
+from repvgg.checkpoints.zoo import create_model
 from repvgg.conversion import reparameterize, switch_to_deploy
-from repvgg.errors import InputError, OutputExistsError, UnknownNameError
-from repvgg.layers import all_layers
-from repvgg.metadata import get_metadata
-from repvgg.variants import VARIANTS, Variant
-from repvgg.zoo import create_model
+from repvgg.core.architecture import Architecture
+from repvgg.core.variants import VARIANTS, Variant
+from repvgg.models.layers import all_layers
 
 DIALECTS = ("official", "timm", "mmpretrain")
 FORMS = ("training", "deploy")

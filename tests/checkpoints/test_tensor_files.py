@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from repvgg.base.errors import CheckpointError, UnknownNameError
 from repvgg.checkpoints.tensor_files import WRAPPERS, read_tensors
-from repvgg.checkpoints.torch_writer import write_torch
-from repvgg.errors import CheckpointError, UnknownNameError
+from repvgg.checkpoints.torch_format.writer import write_torch
 
 _GOLDEN = Path(__file__).parents[1] / "golden" / "reference"
 _ONES = crafted.tensor(shape=crafted.integers(2), strides=crafted.integers(1))

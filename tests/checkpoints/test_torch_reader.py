@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from repvgg.checkpoints.element_types import ELEMENT_TYPES
-from repvgg.checkpoints.pickle_names import InertRecord
-from repvgg.checkpoints.torch_reader import read_torch
-from repvgg.errors import CheckpointError, FileError
+from repvgg.base.errors import CheckpointError, FileError
+from repvgg.checkpoints.torch_format.element_types import ELEMENT_TYPES
+from repvgg.checkpoints.torch_format.pickle_names import InertRecord
+from repvgg.checkpoints.torch_format.reader import read_torch
 
 _GOLDEN = Path(__file__).parents[1] / "golden" / "reference"
 _FORMATS = {

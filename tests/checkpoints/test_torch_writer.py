@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from repvgg.checkpoints.element_types import ELEMENT_TYPES
-from repvgg.checkpoints.torch_reader import read_torch
-from repvgg.checkpoints.torch_writer import write_torch
-from repvgg.errors import InputError
+from repvgg.base.errors import InputError
+from repvgg.checkpoints.torch_format.element_types import ELEMENT_TYPES
+from repvgg.checkpoints.torch_format.reader import read_torch
+from repvgg.checkpoints.torch_format.writer import write_torch
 
 
 def _tensors() -> dict[str, npt.NDArray[Any]]:

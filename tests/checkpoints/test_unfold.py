@@ -8,12 +8,12 @@ import pytest
 from networks import NETWORKS, network
 
 from helpers import Array, infer, random_images, relative_error, to_numpy, trained_like, values_of
-from repvgg import fold
+from repvgg.base.errors import InputError
+from repvgg.base.metadata import get_metadata
 from repvgg.checkpoints import load_checkpoint, save_checkpoint, settle_statistics
 from repvgg.conversion import reparameterize
-from repvgg.errors import InputError
-from repvgg.metadata import get_metadata
-from repvgg.recover import recover
+from repvgg.core import fold
+from repvgg.models.recover import recover
 
 IMAGES = random_images((4, 40, 40, 3))
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import repvgg
 from helpers import trained_like
-from repvgg.exporters import TARGETS
 from repvgg.exporting import Export, export
+from repvgg.targets import TARGETS
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "plain": {},

@@ -10,11 +10,11 @@ from exported import CLASSES, PAIRS, deployed, small, write
 
 import repvgg
 from helpers import random_images
-from repvgg.errors import FileError, InputError, OutputExistsError, VerificationError
-from repvgg.exporters import TARGETS
+from repvgg.base.errors import FileError, InputError, OutputExistsError, VerificationError
+from repvgg.base.files import atomic_output
 from repvgg.exporting import export
-from repvgg.files import atomic_output
 from repvgg.runners import RUNNERS, load_runner
+from repvgg.targets import TARGETS
 
 onnx = pytest.importorskip("onnx")
 for module in ("onnxruntime", "openvino", "ai_edge_litert"):

@@ -9,10 +9,10 @@ from exported import ADAPTING, TOLERANCES, deployed, small, write
 
 import repvgg
 from helpers import infer, random_images, relative_error, trained_like
-from repvgg.errors import InputError
-from repvgg.exporters import TARGETS
+from repvgg.base.errors import InputError
 from repvgg.exporting import export
 from repvgg.runners import load_runner
+from repvgg.targets import TARGETS
 
 for module in ("onnx", "onnxruntime", "openvino", "ai_edge_litert"):
     pytest.importorskip(module)

@@ -9,11 +9,11 @@ import pytest
 from exported import deployed, small, write
 
 import repvgg
+from repvgg.base.errors import InputError, MissingDependencyError, UnknownNameError
 from repvgg.cli import main
-from repvgg.errors import InputError, MissingDependencyError, UnknownNameError
-from repvgg.exporters import TARGETS, TOLERANCES, format_of
 from repvgg.exporting import export
 from repvgg.runners import RUNNERS, load_runner
+from repvgg.targets import TARGETS, TOLERANCES, format_of
 
 for module in ("onnx", "onnxruntime", "openvino", "ai_edge_litert"):
     pytest.importorskip(module)

@@ -9,13 +9,13 @@ from PIL import Image
 
 import repvgg
 from helpers import infer, random_images, relative_error
-from repvgg.errors import InputError, VerificationError
+from repvgg.base.errors import InputError, VerificationError
 from repvgg.evaluation import evaluate
-from repvgg.exporters import TARGETS
-from repvgg.predict import predict
-from repvgg.runner import images_for
+from repvgg.evaluation.prediction import predict
 from repvgg.runners import load_runner
 from repvgg.runners.keras import KerasRunner
+from repvgg.runners.runner import images_for
+from repvgg.targets import TARGETS
 
 for module in ("onnx", "onnxruntime", "openvino", "ai_edge_litert"):
     pytest.importorskip(module)
@@ -138,7 +138,7 @@ def test_probabilities_that_agree_where_logits_do_not(tmp_path: Path) -> None:
 
 
 def test_a_wrong_normalization_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from repvgg.exporters import onnx as target
+    from repvgg.targets.onnx import write as target
 
     def forgetful(preprocessing: repvgg.Preprocessing, precision: str) -> tuple[np.ndarray, np.ndarray]:
         return np.full(3, 1 / 255, np.float32), np.zeros(3, np.float32)

@@ -7,8 +7,8 @@ import pytest
 from exported import NETWORKS, PAIRS, TOLERANCES, deployed, write
 
 from helpers import Array, Shape, infer, random_images, relative_error
-from repvgg.exporters import TARGETS
 from repvgg.runners import load_runner
+from repvgg.targets import TARGETS
 
 for module in ("onnx", "onnxruntime", "openvino", "ai_edge_litert"):
     pytest.importorskip(module)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from repvgg.errors import FileError, InputError
-from repvgg.metadata import Preprocessing
+from repvgg.base.errors import FileError, InputError
+from repvgg.base.metadata import Preprocessing
 from repvgg.quantization import calibration_images
 from repvgg.quantization.calibration import choose_balanced
 

@@ -7,7 +7,9 @@ import pytest
 from fitted import calibration, evaluation, fitted
 
 import repvgg
-from repvgg.quantization import INT8_TARGETS, find_int8, scale_channels
+from repvgg.exporting.int8 import find_int8
+from repvgg.quantization import scale_channels
+from repvgg.targets.int8 import INT8_TARGETS
 
 for module in ("onnx", "onnxruntime", "openvino", "nncf", "ai_edge_litert", "sklearn"):
     pytest.importorskip(module)

@@ -8,7 +8,7 @@ import pytest
 
 import repvgg
 from helpers import infer, random_images, relative_error, small_network, to_numpy, trained_like
-from repvgg.errors import InputError
+from repvgg.base.errors import InputError
 from repvgg.quantization import equalize, scale_channels
 from repvgg.quantization.links import find_links, input_ranges, output_ranges
 from repvgg.quantization.steps import Steps, kernel_of

@@ -13,10 +13,11 @@ from fitted import IMAGES, calibration, digits, evaluation, fitted
 import repvgg
 from helpers import infer
 from repvgg.demo.digits import CLASS_NAMES, PREPROCESSING
-from repvgg.exporters.stock_layers import scale_and_shift
 from repvgg.exporting import Export, export
-from repvgg.quantization import INT8_TARGETS, SCHEMES
+from repvgg.quantization import SCHEMES
 from repvgg.runners import load_runner
+from repvgg.targets.int8 import INT8_TARGETS
+from repvgg.targets.stock_layers import scale_and_shift
 
 for module in ("onnx", "onnxruntime", "openvino", "nncf", "ai_edge_litert", "sklearn"):
     pytest.importorskip(module)

@@ -10,10 +10,10 @@ from PIL import Image
 
 import repvgg
 from helpers import infer, random_images, small_network, trained_like
-from repvgg.errors import OutputExistsError
+from repvgg.base.errors import OutputExistsError
+from repvgg.exporting.int8.picture import draw_layers
 from repvgg.quantization import LayerRow, layer_rows, scale_channels
 from repvgg.quantization.links import Weights, find_links
-from repvgg.quantization.picture import draw_layers
 from repvgg.quantization.sensitivity import most_sensitive
 from repvgg.quantization.steps import Steps
 

@@ -10,14 +10,16 @@ from fitted import calibration, evaluation, fitted
 
 import repvgg
 from helpers import infer, relative_error
-from repvgg.errors import AccuracyError, InputError, OutputExistsError, UnknownNameError
-from repvgg.exporters import TARGETS, Settings
+from repvgg.base.errors import AccuracyError, InputError, OutputExistsError, UnknownNameError
 from repvgg.exporting import export
-from repvgg.quantization import INT8_TARGETS, SCHEMES, find_int8, scale_channels
-from repvgg.quantization import onnx as onnx_int8
+from repvgg.exporting.int8 import find_int8
+from repvgg.quantization import SCHEMES, scale_channels
 from repvgg.quantization.schemes import DEFAULT, REMEDIES, Scheme
 from repvgg.quantization.steps import Steps
 from repvgg.runners import load_runner
+from repvgg.targets import TARGETS, Settings
+from repvgg.targets.int8 import INT8_TARGETS
+from repvgg.targets.onnx import quantize as onnx_int8
 
 for module in ("onnx", "onnxruntime", "sklearn"):
     pytest.importorskip(module)

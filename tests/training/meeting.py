@@ -3,7 +3,7 @@
 import sys
 import time
 
-from repvgg.errors import InputError
+from repvgg.base.errors import InputError
 from repvgg.training.cluster import Cluster
 from repvgg.training.processes import joined, require_agreement
 

@@ -44,7 +44,7 @@ def differences() -> dict[str, Any]:
 
 
 def refusals() -> list[str]:
-    from repvgg.errors import InputError
+    from repvgg.base.errors import InputError
     from repvgg.training.compiled import make_optimizer
     from repvgg.training.distribution import all_devices
 

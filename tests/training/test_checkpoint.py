@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from repvgg.errors import CheckpointError
-from repvgg.training import checkpoint
-from repvgg.training.checkpoint import Progress, load_state, save_state, saved_steps
+from repvgg.base.errors import CheckpointError
+from repvgg.training import state as checkpoint
+from repvgg.training.state import Progress, load_state, save_state, saved_steps
 
 
 def state(seed: int) -> dict[str, np.ndarray]:

@@ -6,7 +6,7 @@ import pytest
 
 import repvgg
 from helpers import random_images, small_network, to_numpy, trained_like, values_of
-from repvgg.errors import InputError
+from repvgg.base.errors import InputError
 from repvgg.training.compiled import compile_for, decayed_variables, make_optimizer
 from repvgg.training.recipe import Recipe
 

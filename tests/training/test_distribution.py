@@ -20,11 +20,11 @@ import pytest
 from safetensors.numpy import load_file
 from small_run import BATCH, EPOCHS, make_images
 
-from repvgg.errors import InputError, OutputExistsError
-from repvgg.training.checkpoint import saved_steps
+from repvgg.base.errors import InputError, OutputExistsError
 from repvgg.training.cluster import Cluster
 from repvgg.training.processes import joined, require_free_port
 from repvgg.training.run_folder import DATA, RunFolder
+from repvgg.training.state import saved_steps
 
 STEPS = EPOCHS * (36 // BATCH)
 HERE = Path(__file__).parent

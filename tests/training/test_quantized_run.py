@@ -6,8 +6,8 @@ import pytest
 from small_run import make_images, small_model, small_settings
 
 import repvgg
+from repvgg.base.errors import InputError
 from repvgg.cli import main
-from repvgg.errors import InputError
 from repvgg.quantization.qat_scales import QuantizationScales
 from repvgg.training.quantized import quantized_start
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from repvgg.base.errors import InputError, UnknownNameError
 from repvgg.data.augmentation import RandAugment
-from repvgg.errors import InputError, UnknownNameError
 from repvgg.training.recipe import RECIPES, Recipe, get_recipe
 
 

@@ -21,8 +21,8 @@ from small_run import BATCH, CLASSES, EPOCHS, make_images, small_model, small_se
 
 import repvgg
 from helpers import assert_same_values, values_of
-from repvgg.errors import InputError, InterruptedTrainingError, OutputExistsError, TrainingDivergedError
-from repvgg.training.checkpoint import load_state, saved_steps
+from repvgg.base.errors import InputError, InterruptedTrainingError, OutputExistsError, TrainingDivergedError
+from repvgg.training.state import load_state, saved_steps
 
 STEPS = EPOCHS * (36 // BATCH)
 

@@ -8,7 +8,7 @@ import pytest
 from small_run import BATCH, make_images, small_model, small_settings
 
 import repvgg
-from repvgg.errors import InputError
+from repvgg.base.errors import InputError
 from repvgg.pipeline import FolderSource, training_batches
 from repvgg.runners.classifier import softmax
 from repvgg.training.inputs import find_inputs

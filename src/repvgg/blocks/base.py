@@ -15,13 +15,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from repvgg import fold
-from repvgg.architecture import SqueezeExcite
+from repvgg.base.errors import ConversionError, InputError
 from repvgg.blocks.branches import EPSILON, MOMENTUM, ConvBias, Read, float64_of, tensor_of
 from repvgg.blocks.recording import record_input
 from repvgg.blocks.shapes import Shape, channels_of, check_groups, strided_shape
 from repvgg.blocks.squeeze_excite import SqueezeExcitation
-from repvgg.errors import ConversionError, InputError
+from repvgg.core import fold
+from repvgg.core.architecture import SqueezeExcite
 
 Tensor = Any
 

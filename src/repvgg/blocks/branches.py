@@ -6,8 +6,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from repvgg import fold, ops
+from repvgg.blocks import ops
 from repvgg.blocks.shapes import Shape, channels_of, check_groups, strided_shape
+from repvgg.core import fold
 
 Tensor = Any
 Read = Callable[[Any], fold.Array]
@@ -98,7 +99,7 @@ class BatchNorm(keras.layers.Layer):
         return input_shape
 
     def read(self, read: Read) -> fold.BatchNorm:
-        """Its parameters, as the arithmetic of `repvgg.fold` wants them."""
+        """Its parameters, as the arithmetic of `repvgg.core.fold` wants them."""
         return fold.BatchNorm(
             gamma=read(self.gamma),
             beta=read(self.beta),

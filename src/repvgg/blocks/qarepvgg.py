@@ -4,10 +4,10 @@ from typing import Any
 
 import keras
 
-from repvgg import fold
 from repvgg.blocks.base import ReparameterizableBlock
 from repvgg.blocks.branches import BatchNorm, Conv, ConvBatchNorm, Read
 from repvgg.blocks.shapes import Shape
+from repvgg.core import fold
 
 Tensor = Any
 

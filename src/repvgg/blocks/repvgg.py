@@ -4,11 +4,11 @@ from typing import Any
 
 import keras
 
-from repvgg import fold
+from repvgg.base.errors import ConversionError
 from repvgg.blocks.base import ReparameterizableBlock
 from repvgg.blocks.branches import BatchNorm, ConvBatchNorm, Read, tensor_of
 from repvgg.blocks.shapes import Shape
-from repvgg.errors import ConversionError
+from repvgg.core import fold
 
 Tensor = Any
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import keras
 
-from repvgg import ops
+from repvgg.base.errors import InputError
+from repvgg.blocks import ops
 from repvgg.blocks.base import ReparameterizableBlock
 from repvgg.blocks.shapes import Shape
-from repvgg.errors import InputError
 
 Tensor = Any
 

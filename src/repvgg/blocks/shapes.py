@@ -1,6 +1,6 @@
 """Shape arithmetic and its checks, shared by blocks and branches."""
 
-from repvgg.errors import InputError
+from repvgg.base.errors import InputError
 
 Shape = tuple[int | None, ...]
 

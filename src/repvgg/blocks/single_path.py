@@ -6,10 +6,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from repvgg import fold
-from repvgg.architecture import SqueezeExcite
 from repvgg.blocks.base import ReparameterizableBlock
 from repvgg.blocks.squeeze_excite import pointwise_layer, pool_layer
+from repvgg.core import fold
+from repvgg.core.architecture import SqueezeExcite
 
 Tensor = Any
 

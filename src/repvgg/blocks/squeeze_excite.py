@@ -5,8 +5,8 @@ from typing import Any
 
 import keras
 
-from repvgg.architecture import SqueezeExcite
 from repvgg.blocks.shapes import Shape, channels_of
+from repvgg.core.architecture import SqueezeExcite
 
 Tensor = Any
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from repvgg.checkpoints.checkpoint import Checkpoint, read_checkpoint
     from repvgg.checkpoints.describe import CheckpointDescription, describe_checkpoint
+    from repvgg.checkpoints.dialects import DIALECTS
     from repvgg.checkpoints.loading import build_model, load_checkpoint
-    from repvgg.checkpoints.names import DIALECTS
     from repvgg.checkpoints.saving import save_checkpoint
     from repvgg.checkpoints.settle import settle_statistics
 
 _HOMES = {
-    "DIALECTS": "names",
+    "DIALECTS": "dialects",
     "Checkpoint": "checkpoint",
     "CheckpointDescription": "describe",
     "build_model": "loading",

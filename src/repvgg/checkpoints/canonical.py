@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
-from repvgg.architecture import Architecture, BlockSpec
-from repvgg.metadata import Form
+from repvgg.base.metadata import Form
+from repvgg.core.architecture import Architecture, BlockSpec
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]

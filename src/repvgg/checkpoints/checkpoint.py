@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy.typing as npt
 
-from repvgg.checkpoints.dialect import Dialect
+from repvgg.base.errors import CheckpointError
+from repvgg.base.metadata import Metadata
+from repvgg.checkpoints.dialects import detect_dialect
+from repvgg.checkpoints.dialects.dialect import Dialect
+from repvgg.checkpoints.errors import shown
 from repvgg.checkpoints.infer import Inferred, infer
 from repvgg.checkpoints.mapped import drop_pages
-from repvgg.checkpoints.names import detect_dialect
-from repvgg.checkpoints.refusals import shown
 from repvgg.checkpoints.tensor_files import TensorFile, read_tensors
-from repvgg.checkpoints.torch_reader import naming
-from repvgg.errors import CheckpointError
-from repvgg.metadata import Metadata
+from repvgg.checkpoints.torch_format.reader import naming
 
 _FLOATS = ("float64", "float32", "float16", "bfloat16")
 

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from repvgg.architecture import Architecture
+from repvgg.base.metadata import Form
 from repvgg.checkpoints.canonical import is_statistic
 from repvgg.checkpoints.checkpoint import understand
 from repvgg.checkpoints.tensor_files import Container, read_tensors
-from repvgg.metadata import Form
+from repvgg.core.architecture import Architecture
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from repvgg.architecture import BASE_WIDTHS, Architecture, SqueezeExcite
+from repvgg.base.errors import CheckpointError, InputError
+from repvgg.base.metadata import Form
 from repvgg.checkpoints.canonical import (
     AUXILIARY,
     UNNORMALIZED_1X1,
@@ -14,9 +15,8 @@ from repvgg.checkpoints.canonical import (
     canonical_shapes,
     place_of,
 )
-from repvgg.errors import CheckpointError, InputError
-from repvgg.metadata import Form
-from repvgg.variants import Variant, find_variant
+from repvgg.core.architecture import BASE_WIDTHS, Architecture, SqueezeExcite
+from repvgg.core.variants import Variant, find_variant
 
 _PREFERRED_REDUCTIONS = (16, 4)
 

@@ -6,17 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from repvgg.base.errors import CheckpointError, InputError
+from repvgg.base.metadata import Form, get_metadata, set_metadata
 from repvgg.checkpoints.canonical import AUXILIARY, CLASSIFIER, of_linear_layer
 from repvgg.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from repvgg.checkpoints.infer import Inferred, infer, named_variant
 from repvgg.checkpoints.unfold import unfold
 from repvgg.checkpoints.weights import fill, slots_of
-from repvgg.errors import CheckpointError, InputError
-from repvgg.metadata import Form, get_metadata, set_metadata
-from repvgg.model import build_described
-from repvgg.recover import recover
-from repvgg.saving import load_model
-from repvgg.variants import as_trained
+from repvgg.core.variants import as_trained
+from repvgg.models.model import build_described
+from repvgg.models.recover import recover
+from repvgg.models.saving import load_model
 
 AS_IN_FILE: Final = "as in the file"
 """For `num_classes`, where None already means a network without classifier."""

@@ -7,13 +7,13 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save_file
 
+from repvgg.base.errors import InputError
+from repvgg.base.files import atomic_output, refuse_existing
 from repvgg.checkpoints.canonical import canonical_shapes, counter_after
-from repvgg.checkpoints.names import dialect_to_write
-from repvgg.checkpoints.torch_writer import write_torch
+from repvgg.checkpoints.dialects import dialect_to_write
+from repvgg.checkpoints.torch_format.writer import write_torch
 from repvgg.checkpoints.weights import slots_of
-from repvgg.errors import InputError
-from repvgg.files import atomic_output, refuse_existing
-from repvgg.recover import recover
+from repvgg.models.recover import recover
 
 TORCH_SUFFIXES = (".pth", ".pt", ".bin")
 SAFETENSORS_SUFFIX = ".safetensors"

@@ -6,10 +6,9 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from repvgg import ops
-from repvgg.blocks import BatchNorm, ConvBatchNorm, RepVGGBlock, recorded_inputs
-from repvgg.errors import InputError
-from repvgg.layers import all_layers
+from repvgg.base.errors import InputError
+from repvgg.blocks import BatchNorm, ConvBatchNorm, RepVGGBlock, ops, recorded_inputs
+from repvgg.models.layers import all_layers
 
 Array = npt.NDArray[Any]
 

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
-from repvgg.checkpoints.refusals import damaged, shown
-from repvgg.checkpoints.torch_reader import PICKLE_START, ZIP_START, map_file, naming, read_torch
-from repvgg.errors import CheckpointError, UnknownNameError
+from repvgg.base.errors import CheckpointError, UnknownNameError
+from repvgg.checkpoints.errors import damaged, shown
+from repvgg.checkpoints.torch_format.reader import PICKLE_START, ZIP_START, map_file, naming, read_torch
 
 Container = Literal["torch-zip", "torch-legacy", "safetensors"]
 

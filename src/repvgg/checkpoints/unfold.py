@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from repvgg import fold
-from repvgg.architecture import Architecture, BlockSpec
 from repvgg.blocks.branches import EPSILON
 from repvgg.checkpoints.canonical import block_prefix
+from repvgg.core import fold
+from repvgg.core.architecture import Architecture, BlockSpec
 
 Array = npt.NDArray[Any]
 

@@ -8,12 +8,12 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from repvgg.base.errors import CheckpointError, InputError
 from repvgg.blocks import AuxiliaryClassifier, BatchNorm, ConvBatchNorm, QARepVGGBlock, RepVGGBlock, SinglePath
 from repvgg.blocks.branches import EPSILON
 from repvgg.checkpoints.canonical import CLASSIFIER, UNNORMALIZED_1X1, block_prefix
 from repvgg.checkpoints.mapped import drop_pages
-from repvgg.errors import CheckpointError, InputError
-from repvgg.recover import Recovered
+from repvgg.models.recover import Recovered
 
 Array = npt.NDArray[Any]
 

@@ -10,9 +10,9 @@ from typing import Annotated, NoReturn
 import typer
 
 import repvgg
+from repvgg.base.errors import InputError, InterruptedTrainingError, TrainingError, VerificationError
 from repvgg.cli import convert, demo, evaluate, export, fetch, inspect, list_variants, predict, shard, train, verify
 from repvgg.cli.terminal import error_console
-from repvgg.errors import InputError, InterruptedTrainingError, TrainingError, VerificationError
 
 app = typer.Typer(
     name="repvgg",

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from repvgg.base.errors import InputError
 from repvgg.cli.networks import CHECKPOINT_SUFFIXES
 from repvgg.cli.terminal import FORCE_HELP
-from repvgg.errors import InputError
 
 if TYPE_CHECKING:
     from repvgg.verification import VerificationReport
@@ -33,9 +33,9 @@ def command(
 
     Example: repvgg convert RepVGG-A0-train.pth a0-deploy.keras --deploy
     """
+    from repvgg.base.files import refuse_existing
     from repvgg.cli.terminal import console, human_size, start_keras
     from repvgg.cli.verify import print_report
-    from repvgg.files import refuse_existing
 
     to_keras = output.suffix == ".keras"
     if to_keras and dialect is not None:
@@ -50,7 +50,7 @@ def command(
     refuse_existing(output, force=force)
     start_keras()
     from repvgg.checkpoints import load_checkpoint, save_checkpoint
-    from repvgg.saving import save_model
+    from repvgg.models.saving import save_model
 
     model = load_checkpoint(source, entry=entry)
     result, report = _deployed(model) if deploy or (to_keras and source.suffix == ".keras") else (model, None)
@@ -69,8 +69,8 @@ def command(
 
 
 def _deployed(model: Any) -> "tuple[Any, VerificationReport]":
+    from repvgg.base.metadata import set_metadata
     from repvgg.conversion import reparameterize
-    from repvgg.metadata import set_metadata
     from repvgg.verification import verify
 
     deployed = reparameterize(model)

@@ -51,10 +51,10 @@ def command(
 
     Example: repvgg evaluate flowers.onnx flowers/val --picture flowers.png
     """
+    from repvgg.base.files import refuse_existing
     from repvgg.cli.progress import progress_bar
     from repvgg.cli.terminal import console, error_console
     from repvgg.evaluation.labels import labelled_for
-    from repvgg.files import refuse_existing
 
     for output in (picture, table):
         if output is not None:
@@ -132,7 +132,7 @@ def print_evaluation(out: "Console", report: "EvaluationReport") -> None:
 
 def write_csv(report: "EvaluationReport", path: Path) -> None:
     """A row a class: its images, recall and precision, and how many of its images got each answer."""
-    from repvgg.files import atomic_output
+    from repvgg.base.files import atomic_output
 
     with atomic_output(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from repvgg.base.errors import InputError
 from repvgg.cli.terminal import FORCE_HELP
-from repvgg.errors import InputError
 
 
 def command(
@@ -69,11 +69,11 @@ def command(
 
     Example: repvgg export model.keras model.tflite --precision float16 --size 224
     """
+    from repvgg.base.files import refuse_existing
     from repvgg.cli.int8 import print_int8
     from repvgg.cli.terminal import console, human_size, start_keras
     from repvgg.cli.verify import print_report
-    from repvgg.exporters import format_of
-    from repvgg.files import refuse_existing
+    from repvgg.targets import format_of
 
     refuse_existing(output, force=force)
     target = target or format_of(output)

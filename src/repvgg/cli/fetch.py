@@ -16,8 +16,8 @@ def command(
 
     Example: repvgg fetch RepVGG-A0
     """
+    from repvgg.checkpoints.hub import PRETRAINED, fetch
     from repvgg.cli.terminal import console, error_console, human_size
-    from repvgg.hub import PRETRAINED, fetch
 
     path = fetch(variant, revision=revision, local_files_only=offline)
     error_console().print(

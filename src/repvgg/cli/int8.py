@@ -7,7 +7,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from repvgg.quantization import Int8Result, LayerRow
+    from repvgg.exporting.int8 import Int8Result
+    from repvgg.quantization import LayerRow
 
 
 def print_int8(out: "Console", result: "Int8Result") -> None:
@@ -15,7 +16,7 @@ def print_int8(out: "Console", result: "Int8Result") -> None:
     from rich.table import Table
 
     from repvgg.cli.terminal import human_size
-    from repvgg.quantization.report import ATTEMPT_HEADINGS
+    from repvgg.exporting.int8.report import ATTEMPT_HEADINGS
 
     report = result.report
     if result.after:

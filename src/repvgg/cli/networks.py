@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from repvgg.errors import FileError
+from repvgg.base.errors import FileError
 
 if TYPE_CHECKING:
-    from repvgg.runner import Runner
+    from repvgg.runners.runner import Runner
 
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 

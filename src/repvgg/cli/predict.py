@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
+from repvgg.base.errors import FileError, InputError
 from repvgg.cli.networks import NETWORK_HELP, load_network
 from repvgg.cli.terminal import FORCE_HELP
-from repvgg.errors import FileError, InputError
 
 if TYPE_CHECKING:
-    from repvgg.predict import Prediction
+    from repvgg.evaluation.prediction import Prediction
 
 Write = Callable[["Prediction"], None]
 
@@ -55,11 +55,11 @@ def command(
 
     Example: repvgg predict digits.onnx photos/ --top 3 --format csv
     """
+    from repvgg.base.files import refuse_existing
     from repvgg.cli.progress import progress_bar
     from repvgg.cli.terminal import console, error_console
     from repvgg.data import find_images
-    from repvgg.files import refuse_existing
-    from repvgg.predict import predict
+    from repvgg.evaluation.prediction import predict
 
     chosen = _format(form, output)
     if output is not None:
@@ -111,7 +111,7 @@ def _format(form: Format | None, output: Path | None) -> Format:
 
 @contextmanager
 def _destination(output: Path | None) -> Iterator[TextIO]:
-    from repvgg.files import atomic_output
+    from repvgg.base.files import atomic_output
 
     # Names of files that are no proper text come out as the bytes they are.
     if output is None:

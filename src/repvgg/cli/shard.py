@@ -25,11 +25,11 @@ def command(
 
     Example: repvgg shard flowers flowers-shards --shards 8
     """
+    from repvgg.base.errors import InputError
     from repvgg.cli.progress import progress_bar
     from repvgg.cli.terminal import console, human_size, start_keras
     from repvgg.data.folder import find_splits
     from repvgg.data.scan import scan
-    from repvgg.errors import InputError
 
     if shards is not None and shard_size is not None:
         raise InputError("--shards and --shard-size exclude each other. Give one of them.")

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from repvgg.base.errors import InputError
 from repvgg.cli.terminal import FORCE_HELP
-from repvgg.errors import InputError
 
 _RECIPE, _IMAGES, _RUN, _HOSTS = "The recipe's values", "Training images", "The run", "Several hosts"
 

@@ -30,8 +30,8 @@ def command(
 
     Example: repvgg verify model.keras model.onnx --picture error.png
     """
+    from repvgg.base.files import refuse_existing
     from repvgg.cli.terminal import console
-    from repvgg.files import refuse_existing
 
     if picture is not None:
         refuse_existing(picture, force=force)

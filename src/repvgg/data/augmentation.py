@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from repvgg.errors import InputError, UnknownNameError
+from repvgg.base.errors import InputError, UnknownNameError
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from repvgg.base.errors import FileError, InputError, UnknownNameError
 from repvgg.data.images import IMAGE_SUFFIXES
-from repvgg.errors import FileError, InputError, UnknownNameError
 
 TRAINING_FOLDER = "train"
 VALIDATION_FOLDERS = ("val", "validation", "valid", "test")

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from repvgg.base.errors import FileError, ImageError
+from repvgg.base.files import require_file
+from repvgg.base.metadata import Preprocessing
 from repvgg.data.jpeg import is_plain_jpeg
-from repvgg.errors import FileError, ImageError
-from repvgg.files import require_file
-from repvgg.metadata import Preprocessing
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 """Files that a search through folders takes for images; a file that is named directly may have any name."""

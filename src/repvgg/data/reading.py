@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from repvgg.base.errors import FileError, InputError
+from repvgg.base.metadata import Preprocessing
 from repvgg.data.images import load_image, prepare_image
-from repvgg.errors import FileError, InputError
-from repvgg.metadata import Preprocessing
 
 BATCHES_AHEAD = 2
 """Batches that are read while a network runs another one."""

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from repvgg.base.errors import FileError, ImageError
 from repvgg.data.folder import LabelledImages
 from repvgg.data.images import check_image
-from repvgg.errors import FileError, ImageError
 
 SHOWN = 3
 """Broken files that a message names; the report has them all."""

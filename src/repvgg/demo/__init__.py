@@ -13,21 +13,21 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from repvgg.base.dependencies import require
+from repvgg.base.errors import VerificationError
+from repvgg.base.files import refuse_existing
+from repvgg.base.metadata import set_metadata
+from repvgg.checkpoints.zoo import create_model
 from repvgg.conversion import reparameterize
+from repvgg.core.variants import get_variant
 from repvgg.demo.digits import CLASS_NAMES, PREPROCESSING, Digits, load_digits, save_examples
 from repvgg.demo.picture import draw_demo
 from repvgg.demo.training import train
-from repvgg.dependencies import require
-from repvgg.errors import VerificationError
 from repvgg.exporting import export
-from repvgg.files import refuse_existing
-from repvgg.metadata import set_metadata
-from repvgg.runner import Runner
+from repvgg.models.saving import save_model
 from repvgg.runners import load_runner
-from repvgg.saving import save_model
-from repvgg.variants import get_variant
+from repvgg.runners.runner import Runner
 from repvgg.verification import VerificationReport, difference, verify
-from repvgg.zoo import create_model
 
 VARIANT = "RepVGG-A0"
 LIMIT = 1e-5

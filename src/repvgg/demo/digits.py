@@ -11,9 +11,9 @@ import keras
 import numpy as np
 from PIL import Image
 
+from repvgg.base.dependencies import require
+from repvgg.base.metadata import Preprocessing
 from repvgg.data import prepare_image
-from repvgg.dependencies import require
-from repvgg.metadata import Preprocessing
 
 CLASS_NAMES = tuple(str(digit) for digit in range(10))
 PREPROCESSING = Preprocessing(crop=32, resize=32, mean=(0.5,) * 3, std=(0.5,) * 3)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from repvgg.base.errors import FileError, InputError
 from repvgg.data.folder import VALIDATION_FOLDERS, LabelledImages, find_labelled_images
-from repvgg.errors import FileError, InputError
 
 
 def labelled_for(

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from PIL import ImageOps
 
+from repvgg.base.files import atomic_output, refuse_existing
 from repvgg.data import load_image
 from repvgg.evaluation.report import ClassRow, EvaluationReport
-from repvgg.files import atomic_output, refuse_existing
 
 BLUE, GREY, RED, DARK = "#2a7f9e", "#bbbbbb", "#c8442f", "#444444"
 

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from repvgg.base.errors import FileError
 from repvgg.data.folder import LabelledImages
 from repvgg.data.reading import prepared_batches
-from repvgg.errors import FileError
 from repvgg.evaluation.labels import labelled_for, require_as_many
 from repvgg.evaluation.metrics import CALIBRATION_BINS, Tally, expected_calibration_error
 from repvgg.evaluation.report import BrokenFile, CalibrationBin, ClassRow, EvaluationReport, Mistake
-from repvgg.runner import Runner, images_for
 from repvgg.runners import as_runner
 from repvgg.runners.classifier import class_logits, filled_up, preprocessing_of
+from repvgg.runners.runner import Runner, images_for
 
 MISTAKES = 24
 """Worst mistakes in a report."""

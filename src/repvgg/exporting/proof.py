@@ -7,14 +7,14 @@ from typing import Any
 
 import keras
 
-from repvgg.errors import VerificationError
-from repvgg.exporters import TOLERANCES
-from repvgg.exporters.stock_layers import FLOAT16, in_float16, scale_and_shift
-from repvgg.layers import all_layers
-from repvgg.metadata import Preprocessing
-from repvgg.runner import Runner, images_for
+from repvgg.base.errors import VerificationError
+from repvgg.base.metadata import Preprocessing
+from repvgg.models.layers import all_layers
 from repvgg.runners import load_runner
 from repvgg.runners.keras import KerasRunner
+from repvgg.runners.runner import Runner, images_for
+from repvgg.targets import TOLERANCES
+from repvgg.targets.stock_layers import FLOAT16, in_float16, scale_and_shift
 from repvgg.verification import VerificationReport, verify
 
 

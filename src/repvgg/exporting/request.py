@@ -5,12 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from repvgg.errors import InputError, OutputExistsError, UnknownNameError
-from repvgg.exporters import TARGETS, Settings, Target
-from repvgg.files import refuse_existing
-from repvgg.metadata import get_metadata
-from repvgg.quantization.int8 import INT8, INT8_TARGETS, get_int8_target
+from repvgg.base.errors import InputError, OutputExistsError, UnknownNameError
+from repvgg.base.files import refuse_existing
+from repvgg.base.metadata import get_metadata
 from repvgg.runners import SAVED_MODEL
+from repvgg.targets import TARGETS, Settings, Target
+from repvgg.targets.int8 import INT8, INT8_TARGETS, get_int8_target
 
 
 def checked_request(

@@ -9,16 +9,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from repvgg.base.files import atomic_output, refuse_existing
+from repvgg.base.metadata import Metadata, get_metadata
 from repvgg.blocks import ReparameterizableBlock
 from repvgg.conversion import reparameterize
-from repvgg.exporters import TARGETS, Settings
+from repvgg.exporting.int8.artifact import Int8Options, Int8Result, write_int8
 from repvgg.exporting.proof import compared, proved
 from repvgg.exporting.request import checked_request
-from repvgg.files import atomic_output, refuse_existing
-from repvgg.layers import all_layers
-from repvgg.metadata import Metadata, get_metadata
-from repvgg.quantization.artifact import Int8Options, Int8Result, write_int8
-from repvgg.quantization.int8 import INT8
+from repvgg.models.layers import all_layers
+from repvgg.targets import TARGETS, Settings
+from repvgg.targets.int8 import INT8
 from repvgg.verification import VerificationReport, verify
 
 

@@ -14,9 +14,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from repvgg.base.errors import InputError
+from repvgg.base.metadata import Preprocessing
 from repvgg.data.augmentation import Augmentation
-from repvgg.errors import InputError
-from repvgg.metadata import Preprocessing
 from repvgg.pipeline import auto_augment, crops, erasing, mixing
 from repvgg.pipeline.decode import decode_jpeg, decode_window
 from repvgg.pipeline.normalize import normalize

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from repvgg.base.errors import InputError
 from repvgg.data.folder import LabelledImages
 from repvgg.data.images import load_image
-from repvgg.errors import InputError
 from repvgg.pipeline.places import Plan, plainly
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from repvgg.base.errors import InputError
 from repvgg.data.augmentation import Augmentation
-from repvgg.errors import InputError
 from repvgg.pipeline.places import BETA, Plan
 
 # keras.layers.MixUp and CutMix pair image k with a random other one of the batch they are given. A process that has

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from repvgg.metadata import Preprocessing
+from repvgg.base.metadata import Preprocessing
 
 
 def normalize(pixels: Any, preprocessing: Preprocessing) -> Any:

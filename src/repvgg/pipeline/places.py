@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from repvgg.errors import InputError
+from repvgg.base.errors import InputError
 
 ORDER, NUMBERS, BETA, NOISE, SHARDS, WINDOWS = range(6)
 """Independent streams of random numbers that one seed gives."""

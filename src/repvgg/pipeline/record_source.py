@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from repvgg.errors import FileError
+from repvgg.base.errors import FileError
 from repvgg.pipeline.decode import with_channels
 from repvgg.pipeline.places import SHARDS, WINDOWS, Plan, permutation, plainly
 from repvgg.pipeline.records import FIELDS, INDEX, VERSION

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from repvgg.base.errors import InputError, OutputExistsError
+from repvgg.base.files import atomic_output, refuse_existing
 from repvgg.data.folder import LabelledImages
 from repvgg.data.images import load_image
 from repvgg.data.scan import ScanReport
-from repvgg.errors import InputError, OutputExistsError
-from repvgg.files import atomic_output, refuse_existing
 
 INDEX = "records.json"
 VERSION = 1

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from repvgg.base.errors import InputError
+from repvgg.base.metadata import Preprocessing
 from repvgg.data import find_images, read_batch
-from repvgg.errors import InputError
-from repvgg.metadata import Preprocessing
 
 COUNT = 256
 """Enough for ranges to settle; a few more or less change no accuracy that can be told apart."""

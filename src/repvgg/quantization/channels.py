@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from repvgg import ops
+from repvgg.blocks import ops
 from repvgg.quantization.steps import Step, Steps, Tensor, apply, batches, linear_part, spread
 from repvgg.runners.keras import to_numpy
 

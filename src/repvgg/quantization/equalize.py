@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from repvgg.errors import VerificationError
+from repvgg.base.errors import VerificationError
 from repvgg.quantization.channels import layer_channels
 from repvgg.quantization.least_noise import least_noise_scales
 from repvgg.quantization.links import Link, Weights, by_input, find_links, input_ranges, output_ranges

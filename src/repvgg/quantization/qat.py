@@ -7,6 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from repvgg.base.errors import InputError
+from repvgg.base.metadata import get_metadata, set_metadata
 from repvgg.blocks import BatchNorm, ReparameterizableBlock, SinglePath
 from repvgg.blocks.rounded import (
     QUANTIZED,
@@ -18,13 +20,11 @@ from repvgg.blocks.rounded import (
     QuantizedGlobalAveragePooling2D,
     weight_scale,
 )
-from repvgg.conversion import Functional, without_auxiliary_outputs
-from repvgg.errors import InputError
-from repvgg.layers import all_layers
-from repvgg.metadata import get_metadata, set_metadata
+from repvgg.conversion.reparameterization import Functional, without_auxiliary_outputs
+from repvgg.conversion.self_check import check_block
+from repvgg.models.layers import all_layers
 from repvgg.quantization.qat_scales import LayerScales, QuantizationScales
 from repvgg.runners.keras import to_numpy
-from repvgg.self_check import check_block
 
 Tensor = Any
 

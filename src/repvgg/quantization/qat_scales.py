@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from repvgg.errors import FileError
+from repvgg.base.errors import FileError
 
 
 @dataclass(frozen=True)

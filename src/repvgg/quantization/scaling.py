@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from repvgg.errors import InputError
+from repvgg.base.errors import InputError
 from repvgg.quantization.links import Weights, find_links
 from repvgg.quantization.steps import Steps, copied
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from repvgg.errors import UnknownNameError
+from repvgg.base.errors import UnknownNameError
 
 Calibrator = Literal["minmax", "percentile", "entropy"]
 Equalization = Literal["none", "weights", "noise"]

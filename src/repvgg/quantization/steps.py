@@ -7,9 +7,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from repvgg.errors import InputError
-from repvgg.functional_graph import FunctionalGraph, TensorKey
-from repvgg.metadata import get_metadata, set_metadata
+from repvgg.base.errors import InputError
+from repvgg.base.metadata import get_metadata, set_metadata
+from repvgg.models.functional_graph import FunctionalGraph, TensorKey
 from repvgg.runners.keras import to_numpy
 
 Tensor = Any

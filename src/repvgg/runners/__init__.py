@@ -5,9 +5,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from repvgg.errors import FileError, InputError
-from repvgg.files import require_file
-from repvgg.runner import Runner
+from repvgg.base.errors import FileError, InputError
+from repvgg.base.files import require_file
+from repvgg.runners.runner import Runner
 
 SAVED_MODEL = "saved_model.pb"
 """The file by which a SavedModel, which is a folder, is known."""
@@ -15,10 +15,10 @@ SAVED_MODEL = "saved_model.pb"
 # Ending -> (module, class). A module is imported when its ending is met: no runtime is loaded that is not used.
 RUNNERS: Mapping[str, tuple[str, str]] = {
     ".keras": ("repvgg.runners.keras", "KerasRunner"),
-    ".onnx": ("repvgg.runners.onnx", "OnnxRunner"),
-    ".tflite": ("repvgg.runners.litert", "LiteRTRunner"),
-    ".xml": ("repvgg.runners.openvino", "OpenVINORunner"),
-    SAVED_MODEL: ("repvgg.runners.savedmodel", "SavedModelRunner"),
+    ".onnx": ("repvgg.targets.onnx.run", "OnnxRunner"),
+    ".tflite": ("repvgg.targets.litert.run", "LiteRTRunner"),
+    ".xml": ("repvgg.targets.openvino.run", "OpenVINORunner"),
+    SAVED_MODEL: ("repvgg.targets.savedmodel.run", "SavedModelRunner"),
 }
 
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from repvgg.errors import InputError
-from repvgg.metadata import Preprocessing
-from repvgg.runner import Runner, images_for, logits_of
+from repvgg.base.errors import InputError
+from repvgg.base.metadata import Preprocessing
+from repvgg.runners.runner import Runner, images_for, logits_of
 
 
 def preprocessing_of(runner: Runner) -> Preprocessing:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from repvgg.runner import Runner
+from repvgg.runners.runner import Runner
 
 
 class FunctionRunner(Runner):

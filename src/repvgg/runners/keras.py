@@ -7,11 +7,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from repvgg.base.metadata import get_metadata
 from repvgg.blocks import AuxiliaryClassifier, ReparameterizableBlock, SinglePath, recorded_inputs
-from repvgg.layers import all_layers
-from repvgg.metadata import get_metadata
-from repvgg.runner import Runner
-from repvgg.saving import load_model
+from repvgg.models.layers import all_layers
+from repvgg.models.saving import load_model
+from repvgg.runners.runner import Runner
 
 
 class KerasRunner(Runner):

@@ -11,9 +11,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from repvgg.errors import InterruptedTrainingError, TrainingDivergedError
-from repvgg.training.checkpoint import Progress, read_variables, save_state, write_variables
+from repvgg.base.errors import InterruptedTrainingError, TrainingDivergedError
 from repvgg.training.compiled import ACCURACY, CROSS_ENTROPY
+from repvgg.training.state import Progress, read_variables, save_state, write_variables
 
 Logs = dict[str, Any]
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from repvgg.errors import InputError
+from repvgg.base.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from typing import Any
 
 import keras
 
+from repvgg.base.errors import InputError
 from repvgg.blocks import ReparameterizableBlock, RepVGGBlock
-from repvgg.errors import InputError
-from repvgg.layers import all_layers
+from repvgg.models.layers import all_layers
 from repvgg.training.distribution import replicas
 from repvgg.training.recipe import Recipe
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from repvgg.errors import InterruptedTrainingError
+from repvgg.base.errors import InterruptedTrainingError
 from repvgg.pipeline import Share
 from repvgg.training.processes import noticing_losses, part
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from repvgg.errors import InputError
-from repvgg.metadata import Preprocessing
+from repvgg.base.errors import InputError
+from repvgg.base.metadata import Preprocessing
 from repvgg.pipeline import Share, evaluation_batches
 from repvgg.training.inputs import Source
 

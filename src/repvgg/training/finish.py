@@ -7,18 +7,18 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from repvgg.base.errors import VerificationError
+from repvgg.base.metadata import Preprocessing, get_metadata, set_metadata
 from repvgg.conversion import reparameterize
-from repvgg.errors import VerificationError
 from repvgg.evaluation.metrics import Tally
-from repvgg.metadata import Preprocessing, get_metadata, set_metadata
+from repvgg.models.saving import save_model
 from repvgg.pipeline import evaluation_batches
-from repvgg.runner import Runner
 from repvgg.runners.keras import KerasRunner
-from repvgg.saving import save_model
-from repvgg.training.checkpoint import Progress
+from repvgg.runners.runner import Runner
 from repvgg.training.inputs import Source
 from repvgg.training.picture import draw_training
 from repvgg.training.run_folder import DEPLOYED, PICTURE, README, RunFolder
+from repvgg.training.state import Progress
 from repvgg.verification import Difference, difference, verify
 from repvgg.verification.compare import top1_matches
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from repvgg.base.errors import InputError
 from repvgg.data.folder import find_splits
 from repvgg.data.scan import ScanReport, scan
-from repvgg.errors import InputError
 from repvgg.pipeline import FolderSource, RecordSource
 from repvgg.training.run_folder import DATA, RunFolder
 

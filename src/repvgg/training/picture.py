@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from repvgg.files import atomic_output
+from repvgg.base.files import atomic_output
 
 BLUE, GREY, RED = "#2a7f9e", "#999999", "#c8442f"
 MOST_NAMES = 30

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from repvgg.errors import InputError, LostProcessError
+from repvgg.base.errors import InputError, LostProcessError
 from repvgg.training.cluster import Cluster
 
 MEETING_SECONDS = 300

@@ -8,27 +8,27 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from repvgg.base.dependencies import require
+from repvgg.base.metadata import Preprocessing, set_metadata
 from repvgg.checkpoints import load_checkpoint
 from repvgg.data.augmentation import Augmentation
-from repvgg.dependencies import require
-from repvgg.layers import all_layers
-from repvgg.metadata import Preprocessing, set_metadata
+from repvgg.models.layers import all_layers
+from repvgg.models.saving import save_model
 from repvgg.pipeline import evaluation_batches, training_batches
 from repvgg.quantization.calibration import COUNT
 from repvgg.quantization.prepare import prepare
 from repvgg.quantization.qat import finish_qat, prepare_qat
 from repvgg.quantization.qat_layers import QUANTIZED
-from repvgg.quantization.qdq import export_qdq
 from repvgg.quantization.schemes import DEFAULT
-from repvgg.runner import Runner
 from repvgg.runners import load_runner
 from repvgg.runners.keras import KerasRunner
-from repvgg.saving import save_model
-from repvgg.training.checkpoint import Progress
+from repvgg.runners.runner import Runner
+from repvgg.targets.onnx.qdq import export_qdq
 from repvgg.training.finish import Outcome, compare
 from repvgg.training.inputs import Source
 from repvgg.training.recipe import Recipe
 from repvgg.training.run_folder import BEST, DEPLOYED, INT8, PICTURE, README, SCALES, RunFolder
+from repvgg.training.state import Progress
 from repvgg.training.teacher import in_deploy_form
 
 PROOF_IMAGES = 64

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from repvgg.base.errors import InputError, UnknownNameError
 from repvgg.data.augmentation import Augmentation, RandAugment
-from repvgg.errors import InputError, UnknownNameError
 
 BASE_BATCH = 256
 """The batch size that learning rates are stated for; they scale with batch_size / 256 (Goyal et al., 1706.02677)."""

@@ -12,13 +12,13 @@ from typing import Any
 import keras
 from rich.console import Console
 
-from repvgg.errors import InputError
-from repvgg.metadata import Preprocessing, get_metadata, set_metadata
+from repvgg.base.errors import InputError
+from repvgg.base.metadata import Preprocessing, get_metadata, set_metadata
+from repvgg.checkpoints.zoo import create_model
+from repvgg.models.saving import load_model, save_model
 from repvgg.pipeline import Share, steps_per_epoch, training_batches
-from repvgg.runner import Runner
-from repvgg.saving import load_model, save_model
+from repvgg.runners.runner import Runner
 from repvgg.training.callbacks import BestKeeper, RateLogger, StateKeeper
-from repvgg.training.checkpoint import Progress, load_state
 from repvgg.training.compiled import compile_for, output_names
 from repvgg.training.distribution import all_devices, placed, this_share
 from repvgg.training.feeding import validation_batches, with_outputs
@@ -29,8 +29,8 @@ from repvgg.training.progress import ProgressBar, progress_bar
 from repvgg.training.quantized import QuantizedStart, calibration_batch, finish_quantized, is_quantized
 from repvgg.training.recipe import Recipe, get_recipe
 from repvgg.training.run_folder import BEST, CHECKPOINTS, LAST, TENSORBOARD, RunFolder, versions
+from repvgg.training.state import Progress, load_state
 from repvgg.training.teacher import check_teacher, taught, teacher_for
-from repvgg.zoo import create_model
 
 SAVE_STEPS = 200
 """Steps between checkpoints within an epoch."""

@@ -9,8 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from repvgg.errors import FileError, InputError, OutputExistsError
-from repvgg.files import atomic_output
+from repvgg.base.errors import FileError, InputError, OutputExistsError
+from repvgg.base.files import atomic_output
 
 SETTINGS, DATA, HISTORY, README = "run.json", "data.json", "history.csv", "README.md"
 BEST, LAST, DEPLOYED, PICTURE = "best.keras", "last.keras", "deploy.keras", "training.png"

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from repvgg.base.errors import InputError
+from repvgg.base.metadata import Preprocessing
 from repvgg.blocks import ReparameterizableBlock
 from repvgg.conversion import reparameterize
-from repvgg.errors import InputError
-from repvgg.layers import all_layers
-from repvgg.metadata import Preprocessing
-from repvgg.runner import Runner
+from repvgg.models.layers import all_layers
 from repvgg.runners.classifier import class_logits, softmax
 from repvgg.runners.keras import KerasRunner
+from repvgg.runners.runner import Runner
 from repvgg.training.recipe import Recipe
 
 

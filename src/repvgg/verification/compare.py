@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from repvgg.errors import InputError
+from repvgg.base.errors import InputError
 
 
 @dataclass(frozen=True)

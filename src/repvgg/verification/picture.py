@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from repvgg.files import atomic_output, refuse_existing
+from repvgg.base.files import atomic_output, refuse_existing
 from repvgg.verification.report import VerificationReport
 
 GOOD, BAD, LIMIT = "#2a7f9e", "#c8442f", "#444444"

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from repvgg.errors import InputError
-from repvgg.runner import Runner
+from repvgg.base.errors import InputError
+from repvgg.runners.runner import Runner
 
 PROBE_SIZES = (64, 75)
 """Even at every stride of a five-stage network, and odd at every stride: padding mistakes show in one of the two."""

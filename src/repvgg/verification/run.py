@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from repvgg.errors import InputError
-from repvgg.metadata import Preprocessing
-from repvgg.runner import Runner, check_images, images_for, logits_of
+from repvgg.base.errors import InputError
+from repvgg.base.metadata import Preprocessing
 from repvgg.runners import as_runner
 from repvgg.runners.classifier import filled_up, log_softmax
+from repvgg.runners.runner import Runner, check_images, images_for, logits_of
 from repvgg.verification.compare import Difference, difference, differences, top1_matches, worst
 from repvgg.verification.probes import probe_images
 from repvgg.verification.report import BlockRow, VerificationReport

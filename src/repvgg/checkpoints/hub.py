@@ -1,0 +1,131 @@
+"""Weights by name, from the Hugging Face hub."""
+
+import hashlib
+import logging
+import re
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+from repvgg.base.dependencies import require
+from repvgg.base.errors import CheckpointError, FileError, InputError
+from repvgg.checkpoints.tensor_files import read_tensors
+from repvgg.core.variants import get_variant
+
+PRETRAINED: Final[Mapping[str, str]] = {
+    f"RepVGG-{name}": f"timm/repvgg_{name.lower()}.rvgg_in1k"
+    for name in ("A0", "A1", "A2", "B0", "B1", "B1g4", "B2", "B2g4", "B3", "B3g4", "D2se")
+}
+"""Repository by variant: the official ImageNet-1k weights in timm's names, training form."""
+
+FILE_NAME: Final = "model.safetensors"
+
+_logger = logging.getLogger("repvgg")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_READ_BYTES = 2**22
+
+
+def fetch(
+    variant_name: str, *, revision: str = "main", cache_dir: str | Path | None = None, local_files_only: bool = False
+) -> Path:
+    """The file of ImageNet-1k weights of a named network, downloaded if it is not in the cache.
+
+    It is huggingface_hub that downloads, so its cache, its resuming and its settings (`HF_HOME`, `HF_HUB_CACHE`,
+    `HF_HUB_OFFLINE`, `HF_ENDPOINT`) are at work. Before a file is handed out it is checked, cached or not: its SHA-256
+    against the one the hub published, and its structure by reading it. A damaged copy is downloaded once more.
+
+    Args:
+        variant_name: one of `PRETRAINED`.
+        revision: branch, tag or commit of the repository.
+        cache_dir: another cache than huggingface_hub's.
+        local_files_only: take it from the cache or fail.
+
+    Raises:
+        UnknownNameError: if there is no such variant.
+        InputError: if there are no weights for it; the message names those with.
+        MissingDependencyError: if huggingface_hub is not installed.
+        FileError: if the file cannot be had.
+        CheckpointError: if it is damaged, and downloading did not help or was not allowed.
+
+    Example:
+        >>> fetch("RepVGG-A0")  # doctest: +SKIP
+        PosixPath('.../models--timm--repvgg_a0.rvgg_in1k/snapshots/.../model.safetensors')
+    """
+    get_variant(variant_name)
+    if variant_name not in PRETRAINED:
+        raise InputError(
+            f"There are no pretrained weights of {variant_name} on the hub. There are of: {', '.join(PRETRAINED)}. "
+            "A file of your own can be given instead: create_model(..., weights=path)."
+        )
+    constants = _library("huggingface_hub.constants")
+    options: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir}
+    path = _download(variant_name, local_files_only=local_files_only, **options)
+    problem = _problem(path)
+    if problem is None:
+        return path
+    if local_files_only or constants.HF_HUB_OFFLINE:
+        raise CheckpointError(
+            f"The cached file '{path}' is damaged: {problem} Fetch it again while the hub can be reached (offline mode "
+            f"is on), or delete '{path.resolve()}'."
+        )
+    _logger.warning("The cached weights of %s are damaged and are downloaded again: %s", variant_name, problem)
+    path = _download(variant_name, force_download=True, **options)
+    problem = _problem(path)
+    if problem is not None:
+        raise CheckpointError(
+            f"The weights of {variant_name} were downloaded from {constants.ENDPOINT}/{PRETRAINED[variant_name]} and "
+            f"are damaged: {problem} Try again later; if HF_ENDPOINT names a mirror, try another."
+        )
+    return path
+
+
+def _library(module: str) -> Any:
+    return require(module, extra="hub", purpose="Downloading weights")
+
+
+def _download(variant_name: str, **options: Any) -> Path:
+    library, constants = _library("huggingface_hub"), _library("huggingface_hub.constants")
+    repository = PRETRAINED[variant_name]
+    try:
+        return Path(library.hf_hub_download(repository, FILE_NAME, **options))
+    except Exception as error:  # of its HTTP library too, which is one of several
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        offline = constants.HF_HUB_OFFLINE or options.get("local_files_only")
+        advice = (
+            "Offline mode is on and the cache does not hold it: fetch it once with HF_HUB_OFFLINE unset."
+            if offline
+            else f"Check the connection to {constants.ENDPOINT} (HF_ENDPOINT names another) and try again; what is in "
+            "the cache is used without one."
+        )
+        raise FileError(f"The weights of {variant_name} ({repository}) could not be had: {reason} {advice}") from error
+
+
+def _problem(path: Path) -> str | None:
+    # huggingface_hub keeps a large file under its ETag, which is its SHA-256, and gives a link to that. Where it cannot
+    # make links, or a mirror has other ETags, the file's structure is all there is to check.
+    expected = path.resolve().name
+    if _SHA256.fullmatch(expected):
+        found = _sha256(path)
+        if found != expected:
+            return f"its SHA-256 is {found}, and {expected} was expected."
+    try:
+        read_tensors(path)
+    except CheckpointError as error:
+        return str(error)
+    return None
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as handle:
+        while part := handle.read(_READ_BYTES):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+@cache
+def imagenet_class_names() -> tuple[str, ...]:
+    """ImageNet-1k's 1000 classes in the order of the logits: short English names, as torchvision has them."""
+    return tuple((files("repvgg.data") / "imagenet_classes.txt").read_text(encoding="utf-8").splitlines())

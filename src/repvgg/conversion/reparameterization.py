@@ -1,0 +1,179 @@
+"""From training form to deploy form: a new model of stock layers, or blocks converted in place."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+
+from repvgg.base.errors import ConversionError
+from repvgg.base.metadata import get_metadata, set_metadata
+from repvgg.blocks import AuxiliaryClassifier, ReparameterizableBlock, SinglePath
+from repvgg.conversion.self_check import check_block, check_conversion
+from repvgg.models.layers import all_layers
+
+Tensor = Any
+
+Functional = type(keras.Model(*(2 * [keras.Input((1,))])))
+"""Keras gives its class of functional models no public name."""
+
+
+def reparameterize(model: Any, *, rtol: float | None = None) -> Any:
+    """A new model in which every re-parameterizable block is one stock convolution, with the same answers.
+
+    Any functional or Sequential model will do, however the blocks sit in it: nested, shared between branches, inside
+    `TimeDistributed`. Other layers are copied with their weights. Outputs of RepVGGplus's auxiliary classifiers are
+    left out. The original is not touched. The new model loads in a Keras that never imports this package (unless other
+    custom layers were in it).
+
+    Before the model is handed over, both forms are run on probe inputs.
+
+    Args:
+        rtol: relative error up to which the new model passes; by the model's dtype if None (float32: 1e-4).
+
+    Raises:
+        ConversionError: if there is nothing to convert, or the model's structure cannot be seen.
+        VerificationError: if the two forms differ; the message names the worst block.
+
+    Example:
+        >>> deployed = reparameterize(model)
+        >>> deployed.save("model.keras")
+    """
+    _require_convertible(model)
+    converter = _Converter()
+    plain = without_auxiliary_outputs(model)
+    deployed = converter.convert_model(plain)
+    converter.copy_weights()
+    check_conversion(plain, deployed, converter.single_paths(), rtol)
+    set_metadata(deployed, get_metadata(model), form="deploy")
+    return deployed
+
+
+def switch_to_deploy(model: Any) -> None:
+    """Converts every block inside `model` in place; for subclassed models, whose structure Keras does not know.
+
+    Each block's two forms are compared on a probe input before any block is touched. An optimizer made before holds
+    weights that are gone: compile again before training.
+
+    Raises:
+        ConversionError: if there is nothing to convert, or a block has no weights yet.
+        VerificationError: if the two forms of a block differ.
+    """
+    blocks = _blocks_of(model)
+    for block in blocks:
+        check_block(block)
+    for block in blocks:
+        block.switch_to_deploy()
+    if isinstance(model, keras.Model):
+        model.make_predict_function(force=True)
+        set_metadata(model, form="deploy")
+
+
+def _blocks_of(model: Any) -> list[ReparameterizableBlock]:
+    if not isinstance(model, keras.Layer):
+        raise ConversionError(f"A Keras model was expected, and a {type(model).__name__} came.")
+    blocks = [layer for layer in all_layers(model) if isinstance(layer, ReparameterizableBlock)]
+    if not blocks:
+        form = (
+            "It says that it is in its deploy form already."
+            if get_metadata(model).form == "deploy"
+            else ("Either it was converted before, or it was built of other layers.")
+        )
+        raise ConversionError(
+            f"'{model.name}' contains no re-parameterizable block, so there is nothing to convert. {form}"
+        )
+    return blocks
+
+
+def _require_convertible(model: Any) -> None:
+    _blocks_of(model)
+    if not isinstance(model, Functional | keras.Sequential):
+        raise ConversionError(
+            f"'{model.name}' is a subclassed model ({type(model).__name__}), whose structure Keras does not know, so "
+            "no new model can be made of it. Convert its blocks in place with repvgg.switch_to_deploy(model)."
+        )
+    if not model.built:
+        raise ConversionError(f"'{model.name}' has no weights yet. Give it an Input layer, or call it on a batch.")
+
+
+def without_auxiliary_outputs(model: Any) -> Any:
+    """`model` as a plain functional model over the same layers, neither compiled nor with training-only outputs."""
+    if isinstance(model, keras.Sequential):
+        return _plain(model)
+    training_only = {id(layer.output) for layer in model.layers if isinstance(layer, AuxiliaryClassifier)}
+    outputs = model.output
+    if training_only and isinstance(outputs, Mapping):
+        outputs = {key: value for key, value in outputs.items() if id(value) not in training_only}
+        if len(outputs) == 1:
+            outputs = next(iter(outputs.values()))
+    return keras.Model(model.input, outputs, name=model.name)
+
+
+class _Converter:
+    """Copies layers, each once, so that what was shared stays shared."""
+
+    def __init__(self) -> None:
+        self._originals: dict[int, Any] = {}
+        self._copies: dict[int, Any] = {}
+        # Models and wrappers that were put together anew: their inner layers are copies of their own.
+        self._rebuilt: set[int] = set()
+
+    def convert_model(self, model: Any) -> Any:
+        """A copy of a plain functional model with its blocks replaced."""
+        return keras.models.clone_model(model, clone_function=self._copy, call_function=_call)
+
+    def copy_weights(self) -> None:
+        """Fills the copies. They have weights only once the whole model is wired up."""
+        for key, copy in self._copies.items():
+            original = self._originals[key]
+            if isinstance(copy, SinglePath):
+                copy.copy_weights(original)
+            elif key not in self._rebuilt and isinstance(copy, keras.Layer) and original.weights:
+                copy.set_weights(original.get_weights())
+                for block in all_layers(copy):
+                    if isinstance(block, ReparameterizableBlock):
+                        block.switch_to_deploy()
+
+    def single_paths(self) -> list[tuple[ReparameterizableBlock, SinglePath]]:
+        """Every block with its replacement."""
+        return [(self._originals[key], copy) for key, copy in self._copies.items() if isinstance(copy, SinglePath)]
+
+    def _copy(self, layer: Any) -> Any:
+        key = id(layer)
+        if key not in self._copies:
+            self._originals[key] = layer
+            self._copies[key] = self._new(layer)
+        return self._copies[key]
+
+    def _new(self, layer: Any) -> Any:
+        if isinstance(layer, ReparameterizableBlock):
+            return SinglePath.of_block(layer)
+        if isinstance(layer, Functional | keras.Sequential) and _has_blocks(layer):
+            self._rebuilt.add(id(layer))
+            return self.convert_model(_plain(layer))
+        if isinstance(layer, keras.layers.TimeDistributed) and _has_blocks(layer):
+            self._rebuilt.add(id(layer))
+            return keras.layers.TimeDistributed(self._as_layer(layer.layer), name=layer.name, dtype=layer.dtype_policy)
+        return type(layer).from_config(layer.get_config())
+
+    def _as_layer(self, layer: Any) -> Any:
+        copy = self._copy(layer)
+        if not isinstance(copy, SinglePath):
+            return copy
+        last = layer.data_format == "channels_last"
+        inputs = keras.Input((None, None, layer.in_channels) if last else (layer.in_channels, None, None))
+        return keras.Model(inputs, copy(inputs), name=f"{layer.name}_single_path")
+
+
+def _plain(model: Any) -> Any:
+    if isinstance(model, keras.Sequential):
+        return keras.Model(model.inputs, model.outputs[0], name=model.name)
+    return keras.Model(model.input, model.output, name=model.name)
+
+
+def _has_blocks(layer: Any) -> bool:
+    return any(isinstance(inner, ReparameterizableBlock) for inner in all_layers(layer))
+
+
+def _call(layer: Callable[..., Tensor] | SinglePath, *args: Any, **kwargs: Any) -> Tensor:
+    # A stack of convolutions has no training mode, so the call's `training` argument ends here.
+    return layer(args[0] if args else kwargs["inputs"]) if isinstance(layer, SinglePath) else layer(*args, **kwargs)

@@ -1,0 +1,127 @@
+"""Parameters, multiplications and receptive fields, counted from the architecture alone.
+
+Counting rule (the one behind the published figures): multiply-accumulates of convolutions and of the classifier;
+batch normalization, bias, activation and pooling are not counted. "Winograd multiplications" take every 3x3
+convolution of stride 1 as F(2x2, 3x3), which needs 16 multiplications where the plain form needs 36 (paper,
+section 2.4).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from repvgg.base.errors import UnknownNameError
+from repvgg.core.architecture import Architecture, BlockSpec
+
+WINOGRAD_SHARE = 4 / 9
+
+NORMALIZATIONS: Mapping[str, Callable[[BlockSpec], int]] = {
+    "RepVGGBlock": lambda spec: 3 if spec.has_identity else 2,
+    # One after the 3x3 convolution, one after the sum.
+    "QARepVGGBlock": lambda _: 2,
+}
+"""Batch normalizations in the training form, by kind of block. Convolutions are the same for all kinds."""
+
+
+@dataclass(frozen=True)
+class BlockCost:
+    """What one block costs, at one image size."""
+
+    spec: BlockSpec
+    output_size: tuple[int, int]
+    train_parameters: int
+    deploy_parameters: int
+    train_macs: int
+    deploy_macs: int
+    winograd_multiplications: float
+    receptive_field: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a network costs for one image; parameters are trainable ones."""
+
+    blocks: tuple[BlockCost, ...]
+    train_parameters: int
+    deploy_parameters: int
+    train_macs: int
+    deploy_macs: int
+    winograd_multiplications: float
+
+    @property
+    def receptive_field(self) -> int:
+        """Side, in pixels, of the square of the image that one value of the last feature map sees."""
+        return self.blocks[-1].receptive_field
+
+
+def _squeeze_excite_weights(spec: BlockSpec) -> int:
+    if spec.squeeze_excite is None:
+        return 0
+    return 2 * spec.filters * spec.squeeze_excite.hidden(spec.filters)
+
+
+def _block_cost(spec: BlockSpec, kind: str, size: tuple[int, int], receptive_field: int) -> BlockCost:
+    dense = 9 * spec.in_channels // spec.groups * spec.filters
+    point = spec.in_channels // spec.groups * spec.filters
+    attention = _squeeze_excite_weights(spec)
+    attention_parameters = (
+        attention + spec.filters + spec.squeeze_excite.hidden(spec.filters) if spec.squeeze_excite else 0
+    )
+    pixels = size[0] * size[1]
+    normalizations = NORMALIZATIONS[kind](spec)
+    spatial = dense * pixels
+    return BlockCost(
+        spec=spec,
+        output_size=size,
+        train_parameters=dense + point + normalizations * 2 * spec.filters + attention_parameters,
+        deploy_parameters=dense + spec.filters + attention_parameters,
+        train_macs=spatial + point * pixels + attention,
+        deploy_macs=spatial + attention,
+        winograd_multiplications=spatial * (WINOGRAD_SHARE if spec.strides == 1 else 1) + attention,
+        receptive_field=receptive_field,
+    )
+
+
+def count_cost(
+    architecture: Architecture, num_classes: int | None, image_size: tuple[int, int], in_channels: int = 3
+) -> Cost:
+    """Counts parameters and multiplications of `architecture`.
+
+    Args:
+        num_classes: outputs of the classifier; None counts the feature extractor alone.
+        image_size: height and width in pixels.
+        in_channels: channels of the image.
+
+    Raises:
+        UnknownNameError: for a kind of block that is not in `NORMALIZATIONS`.
+    """
+    if architecture.block not in NORMALIZATIONS:
+        raise UnknownNameError("kind of block", architecture.block, NORMALIZATIONS)
+    height, width = image_size
+    receptive_field, jump = 1, 1
+    blocks: list[BlockCost] = []
+    for spec in architecture.blocks(in_channels):
+        height, width = -(-height // spec.strides), -(-width // spec.strides)
+        receptive_field += 2 * jump
+        jump *= spec.strides
+        blocks.append(_block_cost(spec, architecture.block, (height, width), receptive_field))
+
+    features = blocks[-1].spec.filters
+    head_macs = features * num_classes if num_classes is not None else 0
+    head = head_macs + (num_classes or 0)
+    auxiliary_parameters = auxiliary_macs = 0
+    if num_classes is not None:
+        by_name = {block.spec.name: block for block in blocks}
+        for tap in architecture.auxiliary_taps().values():
+            source = by_name[tap]
+            channels = source.spec.filters
+            pixels = -(-source.output_size[0] // 2) * -(-source.output_size[1] // 2)
+            auxiliary_parameters += 9 * channels**2 + 2 * channels + (channels + 1) * num_classes
+            auxiliary_macs += 9 * channels**2 * pixels + channels * num_classes
+    return Cost(
+        blocks=tuple(blocks),
+        train_parameters=sum(block.train_parameters for block in blocks) + head + auxiliary_parameters,
+        deploy_parameters=sum(block.deploy_parameters for block in blocks) + head,
+        train_macs=sum(block.train_macs for block in blocks) + head_macs + auxiliary_macs,
+        deploy_macs=sum(block.deploy_macs for block in blocks) + head_macs,
+        winograd_multiplications=sum(block.winograd_multiplications for block in blocks) + head_macs,
+    )

@@ -1,0 +1,101 @@
+"""An INT8 artifact in a file, with everything that was found out about it."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from repvgg.base.errors import AccuracyError
+from repvgg.base.metadata import Metadata
+from repvgg.exporting.int8.picture import draw_layers
+from repvgg.exporting.int8.report import Int8Report
+from repvgg.exporting.int8.scores import Evaluation
+from repvgg.exporting.int8.search import MAX_DROP, find_int8
+from repvgg.quantization.calibration import COUNT, Source, calibration_images
+from repvgg.quantization.sensitivity import LayerRow, layer_rows
+from repvgg.runners.classifier import preprocessing_of
+from repvgg.runners.keras import KerasRunner
+from repvgg.targets import Settings
+from repvgg.targets.int8 import get_int8_target
+
+
+@dataclass(frozen=True)
+class Int8Options:
+    """How to quantize, and when the result is good enough.
+
+    Attributes:
+        calibration: a folder of images, best with one sub-folder a class, paths, or prepared images.
+        evaluation: a folder of class folders, labelled images, or arrays of images and labels; if None, agreement on
+            the calibration images counts.
+        max_drop: points of accuracy, or percent of images that get another class, that may be lost.
+        scheme: a name of `SCHEMES`, or "ladder"; if None, the default and, if that is not enough, the ladder.
+        count: calibration images at most.
+        seed: which they are.
+        picture: where to write a PNG of the layers, whether an artifact is kept or not.
+    """
+
+    calibration: Source
+    evaluation: Evaluation = None
+    max_drop: float = MAX_DROP
+    scheme: str | None = None
+    count: int = COUNT
+    seed: int = 0
+    picture: Path | None = None
+
+
+@dataclass(frozen=True)
+class Int8Result:
+    """What was written, and each layer as it came and as it was quantized; no layers where no picture was drawn."""
+
+    report: Int8Report
+    before: tuple[LayerRow, ...] = ()
+    after: tuple[LayerRow, ...] = ()
+
+
+def write_int8(
+    model: Any,
+    path: Path,
+    target_name: str,
+    metadata: Metadata,
+    settings: Settings,
+    options: Int8Options,
+    *,
+    force: bool = False,
+) -> Int8Result:
+    """Writes a deployed model in INT8, if it is good enough, with its scores in the metadata.
+
+    Args:
+        force: replace a picture that is there.
+
+    Raises:
+        AccuracyError: if nothing was good enough; nothing is written then but the picture.
+        InputError: if there are no images, or the target or scheme has no INT8.
+    """
+    target = get_int8_target(target_name)
+    is_path = isinstance(options.calibration, str | Path)
+    preprocessing = preprocessing_of(KerasRunner(model)) if is_path else metadata.preprocessing
+    images = calibration_images(options.calibration, preprocessing, options.count, options.seed)
+    before = layer_rows(model, images) if options.picture else ()
+    try:
+        found = find_int8(
+            model,
+            target_name,
+            images,
+            metadata,
+            settings=settings,
+            evaluation=options.evaluation,
+            max_drop=options.max_drop,
+            scheme=options.scheme,
+        )
+    except AccuracyError:
+        if options.picture:
+            draw_layers(before, None, options.picture, title=f"{model.name}: not good enough in INT8", force=force)
+        raise
+    report = found.report
+    told = {key: value for key, value in report.to_dict().items() if key not in ("attempts", "speedup")}
+    target.save(found.artifact, path, replace(metadata, precision="int8", quantization=told))
+    if not options.picture:
+        return Int8Result(report)
+    after = layer_rows(found.prepared, images, per_channel=report.scheme.per_channel)
+    title = f"{model.name} in INT8 ({target_name}): {report.scheme.describe()}. Agreement {report.agreement:.2%}"
+    draw_layers(before, after, options.picture, title=title, force=force)
+    return Int8Result(report, before, after)

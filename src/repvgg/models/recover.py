@@ -1,0 +1,114 @@
+"""From a Keras model back to the architecture it was built from, in either form."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from repvgg.base.errors import InputError
+from repvgg.base.metadata import Form, get_metadata
+from repvgg.blocks import AuxiliaryClassifier, ReparameterizableBlock, SinglePath
+from repvgg.core.architecture import BASE_WIDTHS, Architecture, SqueezeExcite
+from repvgg.core.variants import as_trained
+
+_BLOCK = re.compile(r"stage0|stage([1-4])_block(\d+)")
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """What a model built by this package is, and its parts by block name.
+
+    Attributes:
+        units: every block from the stem on, in order: a `ReparameterizableBlock`, or a `SinglePath` in deploy form.
+        classifier: its last Dense layer, or None for a feature extractor.
+        num_classes: outputs of the classifier, or None.
+        auxiliary: auxiliary classifiers by output name.
+    """
+
+    architecture: Architecture
+    form: Form
+    in_channels: int
+    num_classes: int | None
+    units: dict[str, Any]
+    classifier: Any
+    auxiliary: dict[str, Any]
+
+
+def recover(model: Any) -> Recovered:
+    """Reads the architecture from a model of `repvgg.RepVGG`, `create_model`, `RepVGGBackbone` or `reparameterize`.
+
+    Raises:
+        InputError: if the model was put together otherwise.
+    """
+    layers = {layer.name: layer for layer in model.layers}
+    units: dict[str, Any] = {}
+    for name, layer in layers.items():
+        if not _BLOCK.fullmatch(name):
+            continue
+        unit = layer if isinstance(layer, ReparameterizableBlock) else SinglePath.find(name, layers)
+        if unit is not None:
+            units[name] = unit
+    depths = tuple(sum(name.startswith(f"stage{stage}_block") for name in units) for stage in range(1, 5))
+    names = ["stage0"] + [f"stage{stage}_block{i}" for stage, depth in enumerate(depths, 1) for i in range(depth)]
+    if sorted(names) != sorted(units) or 0 in depths:
+        raise InputError(
+            f"'{model.name}' is no RepVGG network built by this package: its blocks are not named stage0, "
+            "stage1_block0 and so on. Only such a network has an architecture that can be told."
+        )
+    ordered = {name: units[name] for name in names}
+    deployed = [isinstance(unit, SinglePath) or unit.deploy for unit in ordered.values()]
+    if any(deployed) != all(deployed):
+        raise InputError(f"'{model.name}' has blocks of both forms. Convert it as a whole.")
+    widths = [_filters(ordered[f"stage{stage}_block0"]) for stage in range(1, 5)]
+    groups = {place: _groups(unit) for place, unit in enumerate(ordered.values()) if _groups(unit) > 1}
+    auxiliary = {name: layer for name, layer in layers.items() if isinstance(layer, AuxiliaryClassifier)}
+    classifier = layers.get("classifier")
+    architecture = Architecture(
+        num_blocks=depths,
+        width_multiplier=tuple(width / base for width, base in zip(widths, BASE_WIDTHS, strict=True)),
+        groups=groups,
+        squeeze_excite=_attention(list(ordered.values())),
+        auxiliary_heads=bool(auxiliary),
+        block=_kind(ordered["stage0"]),
+    )
+    if isinstance(ordered["stage0"], SinglePath):
+        architecture = as_trained(architecture, get_metadata(model).variant)
+    in_channels = int(_kernel_channels(ordered["stage0"]))
+    specs = architecture.blocks(in_channels)
+    for spec, (name, unit) in zip(specs, ordered.items(), strict=True):
+        if spec.filters != _filters(unit):
+            raise InputError(
+                f"'{name}' has {_filters(unit)} filters, where a RepVGG with these stages has {spec.filters}."
+            )
+    return Recovered(
+        architecture=architecture,
+        form="deploy" if all(deployed) else "training",
+        in_channels=in_channels,
+        num_classes=classifier.units if isinstance(classifier, keras.layers.Dense) else None,
+        units=ordered,
+        classifier=classifier,
+        auxiliary=auxiliary,
+    )
+
+
+def _filters(unit: Any) -> int:
+    return int(unit.convolution.filters if isinstance(unit, SinglePath) else unit.filters)
+
+
+def _groups(unit: Any) -> int:
+    return int(unit.convolution.groups if isinstance(unit, SinglePath) else unit.groups)
+
+
+def _kernel_channels(unit: Any) -> int:
+    return int(unit.convolution.kernel.shape[2] * _groups(unit) if isinstance(unit, SinglePath) else unit.in_channels)
+
+
+def _kind(unit: Any) -> str:
+    return "RepVGGBlock" if isinstance(unit, SinglePath) else type(unit).__name__
+
+
+def _attention(units: list[Any]) -> SqueezeExcite | None:
+    """The widest block tells best: widths are divided and rounded down, so narrow ones fit several divisors."""
+    settings: SqueezeExcite | None = max(units, key=_filters).squeeze_excite
+    return settings

@@ -1,0 +1,100 @@
+"""`.tflite` files in LiteRT, formerly TensorFlow Lite."""
+
+import os
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from repvgg.base.dependencies import require
+from repvgg.base.errors import FileError
+from repvgg.base.metadata import Metadata
+from repvgg.runners.runner import Runner, as_input
+
+METADATA_MEMBER = "repvgg.json"
+
+
+class LiteRTRunner(Runner):
+    """Runs a `.tflite` file on the CPU.
+
+    LiteRT's tensors have fixed sizes at any one time; where the model leaves them open, they follow the images.
+    """
+
+    def __init__(self, interpreter: Any, name: str, metadata: Metadata) -> None:
+        self._interpreter = interpreter
+        self.name = name
+        (self._input,) = interpreter.get_input_details()
+        batch, height, width, channels = (int(size) if size > 0 else None for size in _shape(self._input))
+        self.batch_size = batch
+        self.input_shape = (height, width, channels)
+        self._names = _output_names(interpreter)
+        self._ready: tuple[int, ...] | None = None
+        self.metadata = replace(metadata, input="uint8") if self._input["dtype"] is np.uint8 else metadata
+
+    @classmethod
+    def load(cls, path: Path) -> "LiteRTRunner":
+        """Reads a `.tflite` file.
+
+        Raises:
+            FileError: if LiteRT cannot load it, or it does not take one batch of images.
+        """
+        litert = require("ai_edge_litert.interpreter", extra="litert", purpose="Running a .tflite file")
+        metadata = _metadata(path)
+        try:
+            interpreter = litert.Interpreter(model_path=str(path), num_threads=os.cpu_count())
+        except Exception as error:
+            raise FileError(f"LiteRT cannot load '{path}': {str(error).splitlines()[0]}") from error
+        inputs = interpreter.get_input_details()
+        if len(inputs) != 1 or len(_shape(inputs[0])) != 4 or inputs[0]["dtype"] not in (np.float32, np.uint8):
+            shapes = ", ".join(f"{item['name']} {list(_shape(item))} {item['dtype'].__name__}" for item in inputs)
+            raise FileError(f"'{path}' does not take one batch of images. Its inputs: {shapes}.")
+        return cls(interpreter, path.name, metadata)
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        return next(iter(self.outputs(images).values()))
+
+    def outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        batch = as_input(self, images, self._input["dtype"])
+        if self._ready != batch.shape:
+            self._interpreter.resize_tensor_input(self._input["index"], batch.shape)
+            self._interpreter.allocate_tensors()
+            self._ready = batch.shape
+        self._interpreter.set_tensor(self._input["index"], np.ascontiguousarray(batch))
+        self._interpreter.invoke()
+        found = {name: self._interpreter.get_tensor(index) for name, index in self._names.items()}
+        return {"output": next(iter(found.values()))} if len(found) == 1 else found
+
+
+def _shape(details: Any) -> tuple[int, ...]:
+    """A tensor's axes, below 1 where they are open."""
+    signature = details["shape_signature"]
+    return tuple(int(size) for size in (signature if len(signature) else details["shape"]))
+
+
+def _output_names(interpreter: Any) -> dict[str, int]:
+    """Outputs by the names that the signature gives them, from names to tensors; by position in a file without one."""
+    signatures = interpreter.get_signature_list()
+    details = interpreter.get_output_details()
+    if len(signatures) != 1:
+        return {f"output{place}": int(output["index"]) for place, output in enumerate(details)}
+    runner = interpreter.get_signature_runner(next(iter(signatures)))
+    return {name: int(output["index"]) for name, output in runner.get_output_details().items()}
+
+
+def _metadata(path: Path) -> Metadata:
+    """What stands in a zip archive behind the model; nothing in a file of another maker.
+
+    Raises:
+        FileError: if it is damaged.
+    """
+    if not zipfile.is_zipfile(path):
+        return Metadata()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if METADATA_MEMBER not in archive.namelist():
+                return Metadata()
+            return Metadata.from_json(archive.read(METADATA_MEMBER).decode())
+    except (zipfile.BadZipFile, UnicodeDecodeError) as error:
+        raise FileError(f"'{path}' is damaged: its metadata cannot be read ({error}).") from error

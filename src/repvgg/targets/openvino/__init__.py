@@ -1,0 +1,1 @@
+"""OpenVINO: written, run, quantized by NNCF."""

@@ -1,0 +1,1 @@
+"""TensorFlow's SavedModel: written and run."""
