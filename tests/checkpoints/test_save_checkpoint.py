@@ -21,19 +21,22 @@ from repvgg.checkpoints.tensor_files import read_tensors
 from repvgg.checkpoints.zoo import create_model
 from repvgg.conversion import reparameterize, switch_to_deploy
 from repvgg.core.architecture import Architecture
-from repvgg.core.variants import VARIANTS, Variant
+from repvgg.core.variants import VARIANTS
 from repvgg.models.layers import all_layers
+from tables import first_of_each, kind_of_variant, pairwise, sampled
 
 DIALECTS = ("official", "timm", "mmpretrain")
 FORMS = ("training", "deploy")
+REPVGGS = {name: row for name, row in VARIANTS.items() if row.architecture.block == "RepVGGBlock"}
 REFERENCE = Path(__file__).parents[1] / "golden" / "reference"
-CASES = [(name, dialect) for name in NETWORKS for dialect in DIALECTS if name != "plus" or dialect == "official"]
 
 
-@pytest.mark.backends
-@pytest.mark.parametrize(("name", "dialect"), CASES, ids=["-".join(case) for case in CASES])
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def is_known(name: str, dialect: str, **_: str) -> bool:
+    """Only the official repository has RepVGGplus."""
+    return name != "plus" or dialect == "official"
+
+
+@pairwise({"name": NETWORKS, "dialect": DIALECTS, "form": FORMS, "suffix": [".pth", ".safetensors"]}, where=is_known)
 def test_there_and_back_bit_for_bit(tmp_path: Path, name: str, dialect: str, form: str, suffix: str) -> None:
     model = network(name, deploy=form == "deploy")
     path = save_checkpoint(model, tmp_path / f"file{suffix}", dialect)
@@ -59,8 +62,7 @@ def test_every_element_type(tmp_path: Path, dtype: str, suffix: str) -> None:
     assert_same_values(values_of(model), values_of(load_checkpoint(path, dtype=dtype)))
 
 
-@pytest.mark.parametrize(("name", "dialect"), CASES, ids=["-".join(case) for case in CASES])
-@pytest.mark.parametrize("form", FORMS)
+@pairwise({"name": NETWORKS, "dialect": DIALECTS, "form": FORMS}, where=is_known)
 def test_torch_loads_it_strictly(tmp_path: Path, name: str, dialect: str, form: str) -> None:
     """Into the state of modules in which torch itself made every entry, counters included."""
     torch = pytest.importorskip("torch")
@@ -79,15 +81,16 @@ def test_torch_loads_it_strictly(tmp_path: Path, name: str, dialect: str, form: 
 
 
 @pytest.mark.parametrize(
-    "variant",
-    [variant for variant in VARIANTS.values() if variant.architecture.block == "RepVGGBlock"],
-    ids=lambda variant: variant.name,
+    ("name", "form"),
+    sampled(
+        [(name, form) for name in REPVGGS for form in FORMS],
+        [*((name, "training") for name in first_of_each(REPVGGS, kind_of_variant)), ("RepVGG-B1g4", "deploy")],
+    ),
 )
-@pytest.mark.parametrize("form", FORMS)
-def test_torch_saves_what_we_read_back(tmp_path: Path, variant: Variant, form: Any) -> None:
+def test_torch_saves_what_we_read_back(tmp_path: Path, name: str, form: Any) -> None:
     """For every variant's names and shapes; the widths are a sixteenth, so that it takes no time."""
     torch = pytest.importorskip("torch")
-    architecture = variant.architecture
+    architecture = REPVGGS[name].architecture
     small = Architecture(
         architecture.num_blocks,
         tuple(factor / 16 for factor in architecture.width_multiplier),

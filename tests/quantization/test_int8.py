@@ -18,6 +18,7 @@ from repvgg.quantization import SCHEMES
 from repvgg.runners import load_runner
 from repvgg.targets.int8 import INT8_TARGETS
 from repvgg.targets.stock_layers import scale_and_shift
+from tables import sampled
 
 for module in ("onnx", "onnxruntime", "openvino", "nncf", "ai_edge_litert", "sklearn"):
     pytest.importorskip(module)
@@ -60,8 +61,14 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Ex
     return write
 
 
-@pytest.mark.parametrize("target", list(INT8_TARGETS))
-@pytest.mark.parametrize("name", list(NETWORKS))
+@pytest.mark.processor
+@pytest.mark.parametrize(
+    ("name", "target"),
+    sampled(
+        [(name, target) for name in NETWORKS for target in INT8_TARGETS],
+        [*(("plain", target) for target in INT8_TARGETS), ("grouped", "onnx"), ("attention", "openvino")],
+    ),
+)
 def test_every_network_and_target(name: str, target: str, written: Callable[[str, str], Export]) -> None:
     result = written(name, target)
 

@@ -10,6 +10,7 @@ from repvgg.base.errors import InputError
 from repvgg.cli import main
 from repvgg.quantization.qat_scales import QuantizationScales
 from repvgg.training.quantized import quantized_start
+from tables import sampled
 
 pytest.importorskip("onnxruntime")
 
@@ -19,7 +20,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_images(tmp_path_factory.mktemp("data"))
 
 
-@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.processor
+@pytest.mark.parametrize("per_channel", sampled([False, True], [True]))
 def test_from_a_trained_network_to_integers(data: Path, tmp_path: Path, per_channel: bool) -> None:
     model = small_model()
     repvgg.set_metadata(
