@@ -20,7 +20,7 @@ from repvgg.conversion import reparameterize
 from repvgg.core.architecture import Architecture
 from repvgg.models.recover import recover
 from repvgg.models.saving import save_model
-from tables import sampled
+from sampling import sampled
 
 REFERENCE = Path(__file__).parents[1] / "golden" / "reference"
 ROWS = {row["expected"].removesuffix(".npz"): row for row in json.loads((REFERENCE / "index.json").read_text())}

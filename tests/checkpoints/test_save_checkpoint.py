@@ -23,7 +23,7 @@ from repvgg.conversion import reparameterize, switch_to_deploy
 from repvgg.core.architecture import Architecture
 from repvgg.core.variants import VARIANTS
 from repvgg.models.layers import all_layers
-from tables import first_of_each, kind_of_variant, pairwise, sampled
+from sampling import first_of_each, kind_of_variant, pairwise, sampled
 
 DIALECTS = ("official", "timm", "mmpretrain")
 FORMS = ("training", "deploy")

@@ -10,7 +10,7 @@ from repvgg.base.errors import InputError
 from repvgg.cli import main
 from repvgg.quantization.qat_scales import QuantizationScales
 from repvgg.training.quantized import quantized_start
-from tables import sampled
+from sampling import sampled
 
 pytest.importorskip("onnxruntime")
 

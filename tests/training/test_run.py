@@ -23,7 +23,7 @@ import repvgg
 from helpers import assert_same_values, values_of
 from repvgg.base.errors import InputError, InterruptedTrainingError, OutputExistsError, TrainingDivergedError
 from repvgg.training.state import load_state, saved_steps
-from tables import sampled
+from sampling import sampled
 
 STEPS = EPOCHS * (36 // BATCH)
 

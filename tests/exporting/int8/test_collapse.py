@@ -4,9 +4,9 @@ from functools import cache
 from typing import Any
 
 import pytest
-from fitted import calibration, evaluation, fitted
 
 import repvgg
+from fitted import calibration, evaluation, fitted
 from repvgg.exporting.int8 import find_int8
 from repvgg.quantization import scale_channels
 from repvgg.targets.int8 import INT8_TARGETS

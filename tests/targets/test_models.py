@@ -5,9 +5,9 @@ from typing import Any
 
 import keras
 import pytest
-from exported import ADAPTING, TOLERANCES, deployed, small, write
 
 import repvgg
+from exported import ADAPTING, TOLERANCES, deployed, small, write
 from helpers import infer, random_images, relative_error, trained_like
 from repvgg.base.errors import InputError
 from repvgg.exporting import export

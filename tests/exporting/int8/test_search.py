@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fitted import calibration, evaluation, fitted
 
 import repvgg
+from fitted import calibration, evaluation, fitted
 from helpers import infer, relative_error
 from repvgg.base.errors import AccuracyError, InputError, OutputExistsError, UnknownNameError
 from repvgg.exporting import export

@@ -6,9 +6,9 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from exported import CLASSES, PAIRS, deployed, small, write
 
 import repvgg
+from exported import CLASSES, PAIRS, deployed, small, write
 from helpers import random_images
 from repvgg.base.errors import FileError, InputError, OutputExistsError, VerificationError
 from repvgg.base.files import atomic_output

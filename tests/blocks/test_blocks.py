@@ -28,7 +28,7 @@ from helpers import (
 from repvgg.base.errors import ConversionError, InputError, VerificationError
 from repvgg.blocks import BLOCKS, RepVGGBlock, SinglePath
 from repvgg.conversion import switch_to_deploy
-from tables import pairwise
+from sampling import pairwise
 
 TOLERANCES = {"float32": 1e-5, "float64": 1e-12}
 """Relative errors: some hundred roundings of each dtype, for sums of at most 9 * 8 products in another order."""

@@ -4,8 +4,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from exported import NETWORKS, PAIRS, TOLERANCES, deployed, write
 
+from exported import NETWORKS, PAIRS, TOLERANCES, deployed, write
 from helpers import Array, Shape, infer, random_images, relative_error
 from repvgg.runners import load_runner
 from repvgg.targets import TARGETS

@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from fitted import digits, fitted
 
 import repvgg
+from fitted import digits, fitted
 from repvgg.cli import main
 from repvgg.quantization import scale_channels
 

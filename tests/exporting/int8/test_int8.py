@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fitted import IMAGES, calibration, digits, evaluation, fitted
 
 import repvgg
+from fitted import IMAGES, calibration, digits, evaluation, fitted
 from helpers import infer
 from repvgg.demo.digits import CLASS_NAMES, PREPROCESSING
 from repvgg.exporting import Export, export
@@ -18,7 +18,7 @@ from repvgg.quantization import SCHEMES
 from repvgg.runners import load_runner
 from repvgg.targets.int8 import INT8_TARGETS
 from repvgg.targets.stock_layers import scale_and_shift
-from tables import sampled
+from sampling import sampled
 
 for module in ("onnx", "onnxruntime", "openvino", "nncf", "ai_edge_litert", "sklearn"):
     pytest.importorskip(module)

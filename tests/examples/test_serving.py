@@ -16,10 +16,10 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from browser import CHROMIUM, Browser
 from PIL import Image
 
 import repvgg
-from browser import CHROMIUM, Browser
 from helpers import trained_like
 from repvgg.data import read_batch
 from repvgg.evaluation.prediction import predict
@@ -28,7 +28,7 @@ from repvgg.runners import as_runner
 from repvgg.targets import TARGETS
 from repvgg.targets.int8 import INT8_TARGETS
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SERVING, WEB = ROOT / "examples" / "serving", ROOT / "examples" / "web"
 
 EXAMPLES = {

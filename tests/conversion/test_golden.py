@@ -15,7 +15,7 @@ from repvgg.conversion import reparameterize
 from repvgg.core.architecture import SqueezeExcite, alternate_groups
 from repvgg.models.model import RepVGG
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 DEPTHS = (2, 2, 3, 1)
 CASES: dict[str, dict[str, Any]] = {
     "official_train": {},

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from exported import ADAPTING, PAIRS, deployed, small, write
 from PIL import Image
 
 import repvgg
+from exported import ADAPTING, PAIRS, deployed, small, write
 from helpers import infer, random_images, relative_error
 from repvgg.base.errors import InputError, VerificationError
 from repvgg.evaluation import evaluate

@@ -35,7 +35,7 @@ from repvgg.models.backbone import RepVGGBackbone
 from repvgg.models.layers import all_layers
 from repvgg.models.model import RepVGG
 from repvgg.models.recover import recover
-from tables import first_of_each, kind_of_variant, sampled
+from sampling import first_of_each, kind_of_variant, sampled
 
 TOLERANCES = {"float32": 1e-5, "float64": 1e-12}
 """Relative errors of the logits: some hundred roundings of each dtype, in networks of up to 49 blocks."""

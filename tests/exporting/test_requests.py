@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from exported import deployed, small, write
 
 import repvgg
+from exported import deployed, small, write
 from repvgg.base.errors import InputError, MissingDependencyError, UnknownNameError
 from repvgg.cli import main
 from repvgg.exporting import export
