@@ -1,4 +1,4 @@
-"""From training to deploy form: every named network, and our blocks inside networks of other people's making."""
+"""Our blocks inside networks of other people's making, from training to deploy form."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,9 +7,9 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from converting import assert_converts, assert_stock, convert
 
 from helpers import (
-    BACKEND,
     SQUEEZE_EXCITE,
     assert_same_values,
     infer,
@@ -21,110 +21,13 @@ from helpers import (
     trained_like,
     values_of,
 )
-from repvgg.base.errors import ConversionError, VerificationError
-from repvgg.base.metadata import get_metadata, set_metadata
-from repvgg.blocks import AuxiliaryClassifier, ReparameterizableBlock, RepVGGBlock
+from repvgg.blocks import AuxiliaryClassifier, RepVGGBlock
 from repvgg.checkpoints.zoo import create_model
 from repvgg.conversion import reparameterization as conversion
 from repvgg.conversion import reparameterize
-from repvgg.core import fold
 from repvgg.core.architecture import SqueezeExcite
-from repvgg.core.cost import count_cost
-from repvgg.core.variants import VARIANTS
 from repvgg.models.backbone import RepVGGBackbone
 from repvgg.models.layers import all_layers
-from repvgg.models.model import RepVGG
-from repvgg.models.recover import recover
-from sampling import first_of_each, kind_of_variant, sampled
-
-TOLERANCES = {"float32": 1e-5, "float64": 1e-12}
-"""Relative errors of the logits: some hundred roundings of each dtype, in networks of up to 49 blocks."""
-
-
-def assert_stock(model: Any) -> None:
-    """`model` consists of Keras's own layers, at any depth."""
-    for layer in all_layers(model):
-        assert type(layer).__module__.startswith("keras."), layer
-
-
-def convert(model: Any) -> Any:
-    """The converted `model`; `model` must be left bit for bit as it was."""
-    before, structure = values_of(model), keras.saving.serialize_keras_object(model)
-    deployed = reparameterize(model)
-    assert_same_values(before, values_of(model))
-    assert keras.saving.serialize_keras_object(model) == structure
-    assert not {id(weight) for weight in model.weights} & {id(weight) for weight in deployed.weights}
-    return deployed
-
-
-def assert_converts(model: Any, images: Any, tolerance: float = 1e-5) -> Any:
-    """Converts `model`, whose outputs stay the same on `images`."""
-    trained_like(model)
-    expected = infer(model, images)
-    deployed = convert(model)
-    assert not any(isinstance(layer, ReparameterizableBlock) for layer in all_layers(deployed))
-    found = infer(deployed, images)
-    keras.tree.assert_same_structure(expected, found)
-    for first, second in zip(keras.tree.flatten(expected), keras.tree.flatten(found), strict=True):
-        assert np.abs(first).max() > 1e-3
-        assert relative_error(first, second) < tolerance
-    return deployed
-
-
-# The named networks
-
-
-SAMPLE = {
-    "tensorflow": first_of_each(VARIANTS, kind_of_variant),
-    "jax": ["RepVGG-A0", "QARepVGG-B1g4"],
-    "torch": ["RepVGG-A0", "QARepVGG-B1g4"],
-}
-
-
-def check_converted(monkeypatch: pytest.MonkeyPatch, model: Any, dtype: str) -> None:
-    """An even and an odd size at every stride, relative to the largest logit.
-
-    What `reparameterize` checks itself is left out: this is the same, with more images and lower tolerances.
-    """
-    monkeypatch.setattr(conversion, "check_conversion", lambda *arguments: None)
-    deployed = reparameterize(model)
-    assert_stock(deployed)
-    for size in (64, 75):
-        images = random_images((2, size, size, 3), dtype=dtype)
-        expected, found = infer(model, images), infer(deployed, images)
-        expected = expected["main"] if isinstance(expected, dict) else expected
-        assert expected.dtype == found.dtype == dtype
-        # Two images still differ at the end; where they do not, the comparison says nothing about the first blocks.
-        assert expected.std(axis=0).max() > 100 * TOLERANCES[dtype] * np.abs(expected).max()
-        assert relative_error(expected, found) <= TOLERANCES[dtype]
-    recovered = recover(deployed)
-    cost = count_cost(recovered.architecture, recovered.num_classes, (224, 224))
-    assert deployed.count_params() == cost.deploy_parameters
-
-
-@pytest.mark.parametrize("name", sampled(VARIANTS, ["RepVGG-A0"]))
-def test_every_variant(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Full width and depth, random statistics."""
-    model = trained_like(create_model(name))
-    assert model.count_params() > VARIANTS[name].cost().train_parameters
-    check_converted(monkeypatch, model, "float32")
-    keras.backend.clear_session()
-
-
-@pytest.mark.backends
-@pytest.mark.parametrize("name", sampled(VARIANTS, SAMPLE[BACKEND]))
-def test_variants_at_an_eighth_of_their_width(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Of every depth and every choice of groups; on TensorFlow in float64, where nothing hides in the rounding."""
-    architecture = VARIANTS[name].architecture
-    widths = [factor / 8 for factor in architecture.width_multiplier]
-    blocks = architecture.num_blocks, widths, architecture.groups
-    settings = {"block": architecture.block, "squeeze_excite": architecture.squeeze_excite}
-    dtype = "float64" if BACKEND == "tensorflow" else "float32"
-    model = RepVGG(*blocks, dtype=dtype, auxiliary_heads=architecture.auxiliary_heads, **settings)
-    check_converted(monkeypatch, trained_like(model), dtype)
-
-
-# Networks of other people's making
 
 
 def sequential() -> Any:
@@ -366,114 +269,6 @@ def test_frozen_layers_stay_frozen() -> None:
     assert not deployed.get_layer("stage0").trainable
     assert not deployed.get_layer("stage2_block0").trainable
     assert deployed.get_layer("stage4_block0").trainable
-
-
-# What cannot be converted
-
-
-def test_models_without_blocks_and_converted_ones() -> None:
-    plain = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)], name="plain")
-    with pytest.raises(ConversionError, match=r"'plain' contains no re-parameterizable block.*built of other layers"):
-        reparameterize(plain)
-    deployed = reparameterize(small_network(name="mine"))
-    assert get_metadata(deployed).form == "deploy"
-    with pytest.raises(
-        ConversionError, match=r"'mine' contains no .* nothing to convert. It says .* deploy form already"
-    ):
-        reparameterize(deployed)
-    set_metadata(deployed, form="training")
-    with pytest.raises(ConversionError, match=r"'mine' contains no .*converted before, or .* built of other layers"):
-        reparameterize(deployed)
-    for other in (None, "model.keras", [small_network()]):
-        with pytest.raises(ConversionError, match=f"A Keras model was expected, and a {type(other).__name__} came"):
-            reparameterize(other)
-
-
-def test_a_subclassed_model_is_sent_to_switch_to_deploy() -> None:
-    class Detector(keras.Model):
-        def __init__(self) -> None:
-            super().__init__(name="detector")
-            self.block = RepVGGBlock(8, 2)
-
-        def call(self, images: Any) -> Any:
-            return self.block(images)
-
-    model = Detector()
-    model(np.zeros((1, 8, 8, 3), "float32"))
-    with pytest.raises(
-        ConversionError, match=r"'detector' is a subclassed model \(Detector\).*switch_to_deploy\(model\)"
-    ):
-        reparameterize(model)
-
-
-def test_a_model_without_weights() -> None:
-    with pytest.raises(ConversionError, match=r"'early' has no weights yet\. Give it an Input layer"):
-        reparameterize(keras.Sequential([RepVGGBlock(8)], name="early"))
-
-
-# What the check before the hand-over catches
-
-
-def sabotage(monkeypatch: pytest.MonkeyPatch, name: str, factor: float) -> None:
-    """From now on the folded kernel of the block called `name` is wrong."""
-    folded = RepVGGBlock.folded
-
-    def wrong(block: RepVGGBlock) -> fold.Linear:
-        linear = folded(block)
-        return fold.Linear(linear.kernel * factor, linear.bias) if block.name == name else linear
-
-    monkeypatch.setattr(RepVGGBlock, "folded", wrong)
-
-
-@pytest.mark.parametrize("name", ["stage0", pytest.param("stage2_block1", marks=pytest.mark.backends), "stage4_block0"])
-def test_a_wrong_fold_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    model = trained_like(small_network(name="mine"))
-    sabotage(monkeypatch, name, 1.01)
-    with pytest.raises(
-        VerificationError, match=rf"differs from 'mine' .* not handed over\. The worst block is '{name}'"
-    ):
-        reparameterize(model)
-
-
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-def test_a_wrong_fold_is_refused_at_16_bits_too(monkeypatch: pytest.MonkeyPatch, policy: str) -> None:
-    """1 % is lost in bfloat16's noise over a whole network, and not in a block that is examined in float32."""
-    model = trained_like(small_network(dtype=policy))
-    sabotage(monkeypatch, "stage3_block1", 1.01)
-    with pytest.raises(VerificationError, match="The two forms of block 'stage3_block1' differ"):
-        reparameterize(model)
-
-
-def test_a_fault_that_later_blocks_hide_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where attention is nearly shut, the logits hardly depend on the image, so a faulty stem does not show in them."""
-    model = trained_like(small_network(squeeze_excite=SqueezeExcite("before_activation", 4)))
-    for layer in model.layers:
-        if isinstance(layer, RepVGGBlock) and layer.attention is not None:
-            layer.attention.up.bias.assign(np.full(layer.filters, -3.0))
-    sabotage(monkeypatch, "stage0", 1.01)
-    with pytest.raises(VerificationError, match="stage0"):
-        reparameterize(model)
-
-
-def test_a_forgotten_identity_branch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = trained_like(small_network())
-    monkeypatch.setattr(
-        fold, "identity_kernel", lambda channels, groups, size: np.zeros((size, size, channels, channels))
-    )
-    with pytest.raises(VerificationError, match=r"The worst block is 'stage[23]_block1'"):
-        reparameterize(model)
-
-
-def test_the_limit_can_be_set() -> None:
-    with pytest.raises(VerificationError, match="limit 1e-12"):
-        reparameterize(trained_like(small_network()), rtol=1e-12)
-
-
-def test_values_that_are_not_finite_are_refused() -> None:
-    model = trained_like(small_network())
-    model.get_layer("stage2_block0").conv3x3.norm.gamma.assign(np.full(16, np.nan))
-    with pytest.raises(VerificationError, match="not handed over"):
-        reparameterize(model)
 
 
 # What leaves the house

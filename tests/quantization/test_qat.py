@@ -1,8 +1,6 @@
-"""Quantization-aware training: what is rounded, where gradients go, and the file in integers that comes of it."""
+"""Quantization-aware training: what is rounded, where gradients go, and what is handed over."""
 
 from collections.abc import Callable
-from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,8 @@ from helpers import (
     trained_like,
     values_of,
 )
-from repvgg.base.errors import FileError, InputError, OutputExistsError, VerificationError
+from prepared import IMAGES, LAYERS, both_grids, calibrated, finished, tensor, tiny
+from repvgg.base.errors import FileError, InputError
 from repvgg.base.metadata import get_metadata, set_metadata
 from repvgg.blocks import BLOCKS, RepVGGBlock
 from repvgg.blocks.rounded import FakeQuantization, Precision, QuantizedBlock, fake_quantized_kernel
@@ -33,16 +32,8 @@ from repvgg.models.layers import all_layers
 from repvgg.quantization.qat import finish_qat, prepare_qat, simulate
 from repvgg.quantization.qat_scales import LayerScales, QuantizationScales
 from repvgg.quantization.scaling import scale_channels
-from repvgg.targets.onnx import qdq
-from repvgg.targets.onnx.qdq import export_qdq
 
-IMAGES = random_images((8, 24, 25, 3))
 LABELS = np.arange(8) % 5
-both_grids = pytest.mark.parametrize("per_channel", [False, True], ids=["per_tensor", "per_channel"])
-
-
-def tensor(array: Any) -> Any:
-    return keras.ops.convert_to_tensor(array, dtype="float32")
 
 
 def numpy_range(low: float, high: float, bits: int = 8) -> tuple[float, float]:
@@ -56,34 +47,6 @@ def numpy_rounded(values: Array, low: float, high: float, bits: int = 8) -> Arra
     scale, zero = numpy_range(low, high, bits)
     result: Array = (np.clip(np.round(values / scale) + zero, 0, 2**bits - 1) - zero) * scale
     return result
-
-
-def tiny(kind: str = "RepVGGBlock", **options: Any) -> Any:
-    """Three blocks and a classifier: with stride, with identity, with groups."""
-    images = keras.Input((None, None, 3))
-    block = BLOCKS[kind]
-    x = block(8, 2, name="first", **options)(images)
-    x = block(8, name="second", **options)(x)
-    x = block(16, 2, 2, name="third", **options)(x)
-    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
-    return trained_like(keras.Model(images, keras.layers.Dense(5, name="classifier")(x), name="tiny"))
-
-
-LAYERS = {"first", "second", "third", "pool", "classifier"}
-
-
-def calibrated(model: Any, images: Array = IMAGES, **options: Any) -> Any:
-    """Prepared, with the ranges of one batch; nothing is trained."""
-    prepared = prepare_qat(model, calibration_batches=1, **options)
-    prepared(tensor(images), training=True)
-    return prepared
-
-
-@cache
-def finished(kind: str = "RepVGGBlock", *, per_channel: bool = False) -> tuple[Any, Any, QuantizationScales]:
-    """A prepared tiny network, what it is handed over as, and its grids. Nobody may change them."""
-    prepared = calibrated(tiny(kind), per_channel=per_channel)
-    return prepared, *finish_qat(prepared)
 
 
 def quantizer(low: float, high: float, bits: int = 8) -> FakeQuantization:
@@ -327,79 +290,6 @@ def test_what_is_handed_over(per_channel: bool) -> None:
     assert relative_error(infer(prepared, IMAGES), infer(simulate(deployed, scales), IMAGES)) < 0.05
 
 
-@both_grids
-@pytest.mark.parametrize("kind", BLOCKS)
-def test_the_file_in_integers(tmp_path: Path, kind: str, per_channel: bool) -> None:
-    onnx, runtime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
-    prepared, deployed, scales = finished(kind, per_channel=per_channel)
-    set_metadata(deployed, class_names=tuple("abcde"))
-    assert export_qdq(deployed, scales, tmp_path / "int8.onnx").passed
-    runner = repvgg.load_runner(tmp_path / "int8.onnx")
-    assert runner.metadata.class_names == tuple("abcde")
-    assert_same_answers(infer(prepared, IMAGES), runner(IMAGES))
-
-    proto = onnx.load(tmp_path / "int8.onnx")
-    kinds = {constant.name: constant.data_type for constant in proto.graph.initializer}
-    assert kinds["second/kernel/codes"] == onnx.TensorProto.INT8
-    assert kinds["second/bias/codes"] == onnx.TensorProto.INT32
-    assert not [name for name in kinds if name.endswith(("/kernel", "/bias"))]
-    # ONNX Runtime finds the patterns it has integer kernels for, from the first block to the last.
-    options = runtime.SessionOptions()
-    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
-    runtime.InferenceSession(tmp_path / "int8.onnx", options, providers=["CPUExecutionProvider"])
-    operators = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
-    assert (operators.count("QLinearConv"), operators.count("QGemm")) == (3, 1)
-    assert "Conv" not in operators
-
-
-def assert_same_answers(expected: Array, found: Array) -> None:
-    """Integers are exact: where no sum lies half-way between two points, both agree to 1e-6. One that does is one step
-    of 255 in one value of many, and at most some percent of the logits."""
-    assert relative_error(expected, found) < 0.03
-    largest, second = np.sort(expected, axis=1)[:, -1], np.sort(expected, axis=1)[:, -2]
-    clear = largest - second > 0.06 * np.abs(expected).max()
-    assert clear.any()
-    np.testing.assert_array_equal(expected.argmax(1)[clear], found.argmax(1)[clear])
-
-
-@both_grids
-def test_openvino_runs_it(tmp_path: Path, per_channel: bool) -> None:
-    openvino = pytest.importorskip("openvino")
-    prepared, deployed, scales = finished(per_channel=per_channel)
-    qdq.write(deployed, scales, tmp_path / "int8.onnx", get_metadata(deployed))
-    compiled = openvino.Core().compile_model(tmp_path / "int8.onnx", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    assert_same_answers(infer(prepared, IMAGES), compiled(np.ascontiguousarray(IMAGES.transpose(0, 3, 1, 2)))[0])
-    precisions = {
-        str(node.get_rt_info()["runtimePrecision"].astype(str))
-        for node in compiled.get_runtime_model().get_ops()
-        if node.get_rt_info()["layerType"].astype(str) == "Convolution"
-    }
-    assert precisions <= {"u8", "i8"}
-
-
-def test_fewer_bits_are_written_too(tmp_path: Path) -> None:
-    """Values beyond the range are cut off in the file as in training."""
-    prepared = calibrated(tiny(), weight_bits=7, activation_bits=6)
-    deployed, scales = finish_qat(prepared)
-    qdq.write(deployed, scales, tmp_path / "int6.onnx", get_metadata(deployed))
-    runner = repvgg.load_runner(tmp_path / "int6.onnx")
-    # A step of 63 is four of 255.
-    for images in (IMAGES, 3 * IMAGES):
-        assert relative_error(infer(prepared, images), runner(images)) < 0.1
-    assert relative_error(infer(tiny(), 3 * IMAGES), runner(3 * IMAGES)) > 0.3
-
-
-def test_a_bias_that_would_not_fit_gets_a_coarser_grid(tmp_path: Path) -> None:
-    model = repvgg.reparameterize(tiny())
-    kernel = model.get_layer("second").kernel
-    kernel.assign(to_numpy(kernel) * np.array([1, 1, 1, 1e-12, 1, 1, 1, 1]))
-    prepared = calibrated(model, per_channel=True)
-    deployed, scales = finish_qat(prepared)
-    qdq.write(deployed, scales, tmp_path / "int8.onnx", get_metadata(deployed))
-    assert_same_answers(infer(prepared, IMAGES), repvgg.load_runner(tmp_path / "int8.onnx")(IMAGES))
-
-
 # What is refused
 
 
@@ -436,35 +326,6 @@ def test_models_that_cannot_be_finished() -> None:
         finish_qat(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)], name="mine"))
     with pytest.raises(InputError, match="'first' has seen 0 training batches, and needs 4"):
         finish_qat(prepare_qat(tiny()))
-
-
-def test_scales_and_models_that_do_not_belong_together(tmp_path: Path) -> None:
-    _, deployed, scales = finished()
-    fewer = QuantizationScales({name: grid for name, grid in scales.layers.items() if name != "pool"})
-    with pytest.raises(InputError, match=r"Only one of them has: pool\."):
-        export_qdq(deployed, fewer, tmp_path / "int8.onnx")
-    wrong = replace(scales.layers["second"], weight=(0.5,))
-    with pytest.raises(InputError, match="the kernel of 'second' has others"):
-        export_qdq(deployed, replace(scales, layers={**scales.layers, "second": wrong}), tmp_path / "int8.onnx")
-    assert not list(tmp_path.iterdir())
-
-
-def test_files_that_are_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, deployed, scales = finished()
-    with pytest.raises(InputError, match=r"ends in '\.onnx'"):
-        export_qdq(deployed, scales, tmp_path / "int8.tflite")
-    (tmp_path / "int8.onnx").write_text("mine")
-    with pytest.raises(OutputExistsError):
-        export_qdq(deployed, scales, tmp_path / "int8.onnx")
-    with pytest.raises(InputError, match="9 bits for weights and 8 for activations"):
-        qdq.write(deployed, replace(scales, weight_bits=9), tmp_path / "wide.onnx", get_metadata(deployed))
-    foreign = replace(scales, layers={**scales.layers, "tenth": scales.layers["pool"]})
-    with pytest.raises(InputError, match="no layer for these scales: tenth"):
-        qdq.write(deployed, foreign, tmp_path / "foreign.onnx", get_metadata(deployed))
-    monkeypatch.setattr(qdq, "simulate", lambda model, scales: tiny("QARepVGGBlock"))
-    with pytest.raises(VerificationError, match=r"'int8\.onnx' was not kept"):
-        export_qdq(deployed, scales, tmp_path / "int8.onnx", force=True)
-    assert (tmp_path / "int8.onnx").read_text() == "mine"
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"layers": {"a": {}}}', '{"layers": {}, "colour": 1}'])

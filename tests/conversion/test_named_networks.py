@@ -1,0 +1,77 @@
+"""Every named network from training to deploy form."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from converting import assert_stock
+
+from helpers import (
+    BACKEND,
+    infer,
+    random_images,
+    relative_error,
+    trained_like,
+)
+from repvgg.checkpoints.zoo import create_model
+from repvgg.conversion import reparameterization as conversion
+from repvgg.conversion import reparameterize
+from repvgg.core.cost import count_cost
+from repvgg.core.variants import VARIANTS
+from repvgg.models.model import RepVGG
+from repvgg.models.recover import recover
+from sampling import first_of_each, kind_of_variant, sampled
+
+TOLERANCES = {"float32": 1e-5, "float64": 1e-12}
+"""Relative errors of the logits: some hundred roundings of each dtype, in networks of up to 49 blocks."""
+
+
+SAMPLE = {
+    "tensorflow": first_of_each(VARIANTS, kind_of_variant),
+    "jax": ["RepVGG-A0", "QARepVGG-B1g4"],
+    "torch": ["RepVGG-A0", "QARepVGG-B1g4"],
+}
+
+
+def check_converted(monkeypatch: pytest.MonkeyPatch, model: Any, dtype: str) -> None:
+    """An even and an odd size at every stride, relative to the largest logit.
+
+    What `reparameterize` checks itself is left out: this is the same, with more images and lower tolerances.
+    """
+    monkeypatch.setattr(conversion, "check_conversion", lambda *arguments: None)
+    deployed = reparameterize(model)
+    assert_stock(deployed)
+    for size in (64, 75):
+        images = random_images((2, size, size, 3), dtype=dtype)
+        expected, found = infer(model, images), infer(deployed, images)
+        expected = expected["main"] if isinstance(expected, dict) else expected
+        assert expected.dtype == found.dtype == dtype
+        # Two images still differ at the end; where they do not, the comparison says nothing about the first blocks.
+        assert expected.std(axis=0).max() > 100 * TOLERANCES[dtype] * np.abs(expected).max()
+        assert relative_error(expected, found) <= TOLERANCES[dtype]
+    recovered = recover(deployed)
+    cost = count_cost(recovered.architecture, recovered.num_classes, (224, 224))
+    assert deployed.count_params() == cost.deploy_parameters
+
+
+@pytest.mark.parametrize("name", sampled(VARIANTS, ["RepVGG-A0"]))
+def test_every_variant(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Full width and depth, random statistics."""
+    model = trained_like(create_model(name))
+    assert model.count_params() > VARIANTS[name].cost().train_parameters
+    check_converted(monkeypatch, model, "float32")
+    keras.backend.clear_session()
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize("name", sampled(VARIANTS, SAMPLE[BACKEND]))
+def test_variants_at_an_eighth_of_their_width(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Of every depth and every choice of groups; on TensorFlow in float64, where nothing hides in the rounding."""
+    architecture = VARIANTS[name].architecture
+    widths = [factor / 8 for factor in architecture.width_multiplier]
+    blocks = architecture.num_blocks, widths, architecture.groups
+    settings = {"block": architecture.block, "squeeze_excite": architecture.squeeze_excite}
+    dtype = "float64" if BACKEND == "tensorflow" else "float32"
+    model = RepVGG(*blocks, dtype=dtype, auxiliary_heads=architecture.auxiliary_heads, **settings)
+    check_converted(monkeypatch, trained_like(model), dtype)
