@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from repvgg.checkpoints.zoo import create_model
     from repvgg.conversion import reparameterize, switch_to_deploy
     from repvgg.core.architecture import Architecture, SqueezeExcite
-    from repvgg.core.variants import get_variant, list_variants
     from repvgg.evaluation import EvaluationReport, evaluate
     from repvgg.exporting import export
     from repvgg.models.backbone import RepVGGBackbone
     from repvgg.models.model import RepVGG
     from repvgg.models.saving import load_model, save_model
+    from repvgg.models.variants import get_variant, list_variants
     from repvgg.runners import load_runner
     from repvgg.runners.runner import Runner
     from repvgg.training.recipe import RECIPES, Recipe
@@ -47,8 +47,8 @@ _HOMES = {
     "evaluate": "repvgg.evaluation",
     "export": "repvgg.exporting",
     "get_metadata": "repvgg.base.metadata",
-    "get_variant": "repvgg.core.variants",
-    "list_variants": "repvgg.core.variants",
+    "get_variant": "repvgg.models.variants",
+    "list_variants": "repvgg.models.variants",
     "load_checkpoint": "repvgg.checkpoints",
     "load_model": "repvgg.models.saving",
     "load_runner": "repvgg.runners",

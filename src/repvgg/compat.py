@@ -21,10 +21,10 @@ import keras
 from repvgg import blocks, conversion
 from repvgg.base.errors import ConversionError, InputError, UnknownNameError
 from repvgg.base.files import atomic_output
-from repvgg.core.variants import find_variant, get_variant
 from repvgg.models import model as models
 from repvgg.models.recover import recover
 from repvgg.models.saving import save_model
+from repvgg.models.variants import find_variant, get_variant
 
 optional_groupwise_layers = list(range(2, 27, 2))
 g2_map = dict.fromkeys(optional_groupwise_layers, 2)

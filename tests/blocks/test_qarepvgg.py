@@ -32,12 +32,12 @@ from repvgg.base.metadata import get_metadata, set_metadata
 from repvgg.blocks import BLOCKS, QARepVGGBlock, RepVGGBlock
 from repvgg.checkpoints.canonical import canonical_shapes
 from repvgg.cli import app
-from repvgg.core.cost import NORMALIZATIONS, count_cost
-from repvgg.core.variants import VARIANTS
 from repvgg.models.backbone import RepVGGBackbone
+from repvgg.models.cost import NORMALIZATIONS, count_cost
 from repvgg.models.layers import all_layers
 from repvgg.models.model import RepVGG
 from repvgg.models.recover import recover
+from repvgg.models.variants import VARIANTS
 
 NAMES = [name for name in VARIANTS if name.startswith("QA")]
 TINY: dict[str, Any] = {"num_blocks": [1, 2, 2, 1], "width_multiplier": [0.125] * 4}

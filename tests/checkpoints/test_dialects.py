@@ -7,7 +7,7 @@ from repvgg.base.metadata import Form
 from repvgg.checkpoints.canonical import canonical_shapes
 from repvgg.checkpoints.dialects import DIALECTS, detect_dialect, dialect_to_write
 from repvgg.core.architecture import Architecture, SqueezeExcite
-from repvgg.core.variants import VARIANTS, Variant
+from repvgg.models.variants import VARIANTS, Variant
 
 SPELLINGS = (
     # official, timm, mmpretrain

@@ -17,7 +17,7 @@ from repvgg.checkpoints.dialects import DIALECTS
 from repvgg.checkpoints.infer import infer, named_variant
 from repvgg.checkpoints.torch_format.writer import write_torch
 from repvgg.core.architecture import Architecture, SqueezeExcite
-from repvgg.core.variants import VARIANTS, Variant
+from repvgg.models.variants import VARIANTS, Variant
 
 REFERENCE = Path(__file__).parents[1] / "golden" / "reference"
 FORMS: tuple[Form, ...] = ("training", "deploy")

@@ -21,8 +21,8 @@ from repvgg.checkpoints.tensor_files import read_tensors
 from repvgg.checkpoints.zoo import create_model
 from repvgg.conversion import reparameterize, switch_to_deploy
 from repvgg.core.architecture import Architecture
-from repvgg.core.variants import VARIANTS
 from repvgg.models.layers import all_layers
+from repvgg.models.variants import VARIANTS
 from sampling import first_of_each, kind_of_variant, pairwise, sampled
 
 DIALECTS = ("official", "timm", "mmpretrain")

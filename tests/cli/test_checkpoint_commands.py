@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hub_server import Hub, running
 
 from helpers import assert_same_values, infer, random_images, relative_error, run_python, values_of
+from hub_server import Hub, running
 from repvgg.base.metadata import get_metadata
 from repvgg.checkpoints import describe_checkpoint, load_checkpoint
 from repvgg.cli import main

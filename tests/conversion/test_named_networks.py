@@ -17,10 +17,10 @@ from helpers import (
 from repvgg.checkpoints.zoo import create_model
 from repvgg.conversion import reparameterization as conversion
 from repvgg.conversion import reparameterize
-from repvgg.core.cost import count_cost
-from repvgg.core.variants import VARIANTS
+from repvgg.models.cost import count_cost
 from repvgg.models.model import RepVGG
 from repvgg.models.recover import recover
+from repvgg.models.variants import VARIANTS
 from sampling import first_of_each, kind_of_variant, sampled
 
 TOLERANCES = {"float32": 1e-5, "float64": 1e-12}

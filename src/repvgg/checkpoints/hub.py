@@ -12,7 +12,7 @@ from typing import Any, Final
 from repvgg.base.dependencies import require
 from repvgg.base.errors import CheckpointError, FileError, InputError
 from repvgg.checkpoints.tensor_files import read_tensors
-from repvgg.core.variants import get_variant
+from repvgg.models.variants import get_variant
 
 PRETRAINED: Final[Mapping[str, str]] = {
     f"RepVGG-{name}": f"timm/repvgg_{name.lower()}.rvgg_in1k"

@@ -16,7 +16,7 @@ from repvgg.checkpoints.canonical import (
     place_of,
 )
 from repvgg.core.architecture import BASE_WIDTHS, Architecture, SqueezeExcite
-from repvgg.core.variants import Variant, find_variant
+from repvgg.models.variants import Variant, find_variant
 
 _PREFERRED_REDUCTIONS = (16, 4)
 

@@ -13,10 +13,10 @@ from repvgg.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from repvgg.checkpoints.infer import Inferred, infer, named_variant
 from repvgg.checkpoints.unfold import unfold
 from repvgg.checkpoints.weights import fill, slots_of
-from repvgg.core.variants import as_trained
 from repvgg.models.model import build_described
 from repvgg.models.recover import recover
 from repvgg.models.saving import load_model
+from repvgg.models.variants import as_trained
 
 AS_IN_FILE: Final = "as in the file"
 """For `num_classes`, where None already means a network without classifier."""

@@ -12,9 +12,9 @@ from repvgg.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from repvgg.checkpoints.loading import build_model, checkpoint_of
 from repvgg.conversion import reparameterize
 from repvgg.core.architecture import Architecture
-from repvgg.core.variants import Variant, as_trained, get_variant
 from repvgg.models.model import build_described
 from repvgg.models.saving import load_model, load_weights
+from repvgg.models.variants import Variant, as_trained, get_variant
 
 IMAGENET = "imagenet"
 

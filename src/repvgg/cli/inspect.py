@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from repvgg.core.architecture import Architecture
-    from repvgg.core.cost import BlockCost, Cost
+    from repvgg.models.cost import BlockCost, Cost
 
 
 def command(
@@ -30,7 +30,7 @@ def command(
 
     Example: repvgg inspect RepVGG-A0 --size 224
     """
-    from repvgg.core.cost import count_cost
+    from repvgg.models.cost import count_cost
 
     path = Path(network)
     is_checkpoint = path.suffix in CHECKPOINT_SUFFIXES or (path.is_file() and path.suffix != ".keras")
@@ -41,7 +41,7 @@ def command(
     elif path.suffix == ".keras" or path.exists():
         title, architecture, num_classes, channels, side, details = _of_file(path)
     else:
-        from repvgg.core.variants import get_variant
+        from repvgg.models.variants import get_variant
 
         variant = get_variant(network)
         title, architecture, num_classes, channels = variant.name, variant.architecture, classes or 1000, 3
@@ -85,7 +85,7 @@ def _of_file(path: Path) -> "tuple[str, Architecture, int | None, int, int, dict
 def _of_checkpoint(path: Path, entry: str | None) -> "tuple[str, Architecture, int | None, int, int, dict[str, Any]]":
     from repvgg.checkpoints import describe_checkpoint
     from repvgg.cli.terminal import human_size
-    from repvgg.core.variants import get_variant
+    from repvgg.models.variants import get_variant
 
     found = describe_checkpoint(path, entry=entry)
     details = {

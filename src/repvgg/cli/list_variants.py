@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from repvgg.core.variants import Variant
+    from repvgg.models.variants import Variant
 
 
 def command(
@@ -16,7 +16,7 @@ def command(
 
     Example: repvgg list
     """
-    from repvgg.core.variants import VARIANTS
+    from repvgg.models.variants import VARIANTS
 
     if as_json:
         typer.echo(json.dumps([_as_row(variant) for variant in VARIANTS.values()], indent=1))

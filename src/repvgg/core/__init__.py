@@ -1,1 +1,1 @@
-"""What RepVGG is, without Keras: architectures, the table of variants, what they cost, and the fold."""
+"""What RepVGG is, without Keras: architectures as data, and the fold."""

@@ -19,12 +19,12 @@ from repvgg.base.files import refuse_existing
 from repvgg.base.metadata import set_metadata
 from repvgg.checkpoints.zoo import create_model
 from repvgg.conversion import reparameterize
-from repvgg.core.variants import get_variant
 from repvgg.demo.digits import CLASS_NAMES, PREPROCESSING, Digits, load_digits, save_examples
 from repvgg.demo.picture import draw_demo
 from repvgg.demo.training import train
 from repvgg.exporting import export
 from repvgg.models.saving import save_model
+from repvgg.models.variants import get_variant
 from repvgg.runners import load_runner
 from repvgg.runners.runner import Runner
 from repvgg.verification import VerificationReport, difference, verify

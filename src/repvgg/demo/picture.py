@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from repvgg.base.files import atomic_output
-from repvgg.core.cost import Cost
+from repvgg.models.cost import Cost
 from repvgg.runners.classifier import softmax
 from repvgg.verification import VerificationReport
 from repvgg.verification.picture import draw_errors

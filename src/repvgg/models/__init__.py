@@ -1,1 +1,1 @@
-"""From an architecture to a Keras model and back: building, saving, recovering and walking through models."""
+"""From a name or an architecture to a Keras model and back: variants, cost, building, saving, recovering."""

@@ -10,7 +10,7 @@ from repvgg.base.metadata import Form, Metadata, set_metadata
 from repvgg.blocks import BLOCKS, AuxiliaryClassifier, SinglePath
 from repvgg.blocks.branches import torch_initializer
 from repvgg.core.architecture import Architecture, SqueezeExcite
-from repvgg.core.variants import Variant, find_variant
+from repvgg.models.variants import Variant, find_variant
 
 Tensor = Any
 InputShape = tuple[int | None, int | None, int]

@@ -10,7 +10,7 @@ from repvgg.base.errors import InputError
 from repvgg.base.metadata import Form, get_metadata
 from repvgg.blocks import AuxiliaryClassifier, ReparameterizableBlock, SinglePath
 from repvgg.core.architecture import BASE_WIDTHS, Architecture, SqueezeExcite
-from repvgg.core.variants import as_trained
+from repvgg.models.variants import as_trained
 
 _BLOCK = re.compile(r"stage0|stage([1-4])_block(\d+)")
 

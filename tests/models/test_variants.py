@@ -10,7 +10,7 @@ import pytest
 from repvgg.base.errors import InputError, UnknownNameError
 from repvgg.checkpoints.zoo import create_model
 from repvgg.core.architecture import Architecture
-from repvgg.core.variants import VARIANTS, find_variant, get_variant, list_variants
+from repvgg.models.variants import VARIANTS, find_variant, get_variant, list_variants
 
 
 class Row(NamedTuple):

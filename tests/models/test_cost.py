@@ -5,7 +5,7 @@ import pytest
 
 from helpers import random_images
 from repvgg.core.architecture import Architecture, SqueezeExcite
-from repvgg.core.cost import count_cost
+from repvgg.models.cost import count_cost
 
 TINY = Architecture((1, 2, 2, 1), (0.125, 0.125, 0.125, 0.125))
 """Widths 8, 8, 16, 32, 64."""

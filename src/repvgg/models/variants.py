@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from repvgg.base.errors import UnknownNameError
 from repvgg.core.architecture import Architecture, SqueezeExcite, alternate_groups
-from repvgg.core.cost import Cost, count_cost
+from repvgg.models.cost import Cost, count_cost
 
 PAPER = "Ding et al., RepVGG: Making VGG-style ConvNets Great Again, CVPR 2021, arXiv 2101.03697"
 REPOSITORY = "https://github.com/DingXiaoH/RepVGG"
