@@ -1,0 +1,1 @@
+"""A compiler of plain convolutional networks to machine code for CPUs."""
