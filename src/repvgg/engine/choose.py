@@ -17,6 +17,9 @@ from repvgg.engine.schedule import (
 )
 
 
+LARGEST_TILE = 6
+
+
 def choose(plan: Plan, isa: Isa, batch: int, image_size: tuple[int, int], threads: int, **over) -> Schedule:
     shapes = plan.shapes(*image_size)
     steps = []
@@ -44,7 +47,8 @@ def _convolution(layer, isa, batch, out, threads, over):
         return Depthwise(min(4 if isa.registers == 16 else 8, out[1]))
     nv = next(count for count in ((2, 3, 4, 1)) if vectors % count == 0)
     winograd = layer.kernel.shape[:2] == (3, 3) and layer.dilations == (1, 1) and layer.strides in ((1, 1), (2, 2)) and layer.channels_in >= 8
-    m = over.get("m", 4)
+    m = min(over.get("m", 4), over.get("largest_tile", 6)) % 100
+    m = 0 if m == 1 else m
     if winograd and m and not (layer.strides == (2, 2) and over.get("direct2")):
         down, across = -(-out[0] // m), -(-out[1] // m)
         tiles = batch * down * across

@@ -1,39 +1,118 @@
 """A compiled network that can be called."""
 
-import ctypes
-import threading
+import weakref
+from collections.abc import Mapping
+from types import TracebackType
 
 import numpy as np
 
+from repvgg.engine import reference, sync
+from repvgg.engine.isa import Isa
 from repvgg.engine.machine import Code
 from repvgg.engine.pack import pack, zeros
+from repvgg.engine.plan import Plan
 from repvgg.engine.program import ENTRY, Program
-from repvgg.engine import sync
+from repvgg.engine.schedule import Schedule
+from repvgg.engine.workers import Workers
+from repvgg.errors import InputError
+
+
 class Engine:
-    def __init__(self, plan, program):
-        self.plan, self.program = plan, program
-        isa = program.schedule.isa
-        import time
-        t=time.perf_counter()
-        self.constants = pack(program.arrays)
-        t1=time.perf_counter()
-        self.code = Code(program.ir + sync.worker(ENTRY), isa)
-        t2=time.perf_counter()
-        self.times = t1-t, t2-t1
-        self.workspace = zeros(program.workspace_bytes)
-        P, I, J = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
-        self._call = ctypes.CFUNCTYPE(None, P, P, P, P, I)(self.code.address("call"))
-        self._worker = ctypes.CFUNCTYPE(None, P, P, I, I, J)(self.code.address("worker"))
-        self._stop = ctypes.CFUNCTYPE(None, P)(self.code.address("stop"))
-        self.threads = program.schedule.threads
-        self.pool = [threading.Thread(target=self._worker, args=(self.constants.ctypes.data, self.workspace.ctypes.data, t, self.threads, 0), daemon=True) for t in range(1, self.threads)]
-        for t in self.pool: t.start()
-    def outputs(self, images):
-        images = np.ascontiguousarray(images, np.float32)
-        out = np.empty(self.program.output_bytes // 4, np.float32)
-        self._call(self.constants.ctypes.data, self.workspace.ctypes.data, images.ctypes.data, out.ctypes.data, self.threads)
-        return {n: out[o.offset:o.offset+int(np.prod(o.shape))].reshape(o.shape) for n, o in self.program.outputs.items()}
-    def close(self):
-        self._stop(self.workspace.ctypes.data)
-        for t in self.pool: t.join()
-        self.code.close()
+    """A network compiled for this machine, one batch and one image size; made by `compile_plan`.
+
+    Calls from several threads take turns. Results are the same, bit by bit, for the same images, whatever the threads do.
+
+    Attributes:
+        plan: what was compiled.
+        program: what it became.
+        error: relative error against the plain form, found when it was compiled; None where that was not asked for.
+    """
+
+    def __init__(self, plan: Plan, program: Program) -> None:
+        self.plan = plan
+        self.program = program
+        self.error: float | None = None
+        schedule = program.schedule
+        code = Code(program.ir + sync.worker(ENTRY), schedule.isa)
+        self._workers = Workers(code, pack(program.arrays), zeros(program.workspace_bytes), schedule.threads)
+        self._finalizer = weakref.finalize(self, self._workers.close)
+
+    @property
+    def schedule(self) -> Schedule:
+        """How each layer is computed; to be printed."""
+        return self.program.schedule
+
+    @property
+    def batch(self) -> int:
+        """Images in every call."""
+        return self.schedule.batch
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of images."""
+        return self.schedule.image_size
+
+    @property
+    def threads(self) -> int:
+        """How many it runs on."""
+        return self.schedule.threads
+
+    @property
+    def isa(self) -> Isa:
+        """The instruction set it is compiled for."""
+        return self.schedule.isa
+
+    @property
+    def memory(self) -> Mapping[str, int]:
+        """Bytes of packed weights ('constants') and of results between layers ('workspace')."""
+        return {"constants": self.program.constant_bytes, "workspace": self.program.workspace_bytes}
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """The first output, such as logits (N, classes), for images (N, H, W, C)."""
+        return next(iter(self.outputs(images).values()))
+
+    def outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """All outputs by name for images (N, H, W, C) in float32.
+
+        A number that is not finite would spread over a whole tile; such a batch is computed in the plain form instead, so
+        that it passes through as in any other runtime. That takes far longer.
+
+        Raises:
+            InputError: if the images have another shape or type.
+        """
+        shape = (self.batch, *self.image_size, self.plan.channels)
+        if images.shape != shape or images.dtype != np.float32:
+            raise InputError(
+                f"'{self.plan.name}' was compiled for images of shape {shape} in float32; these are {images.shape} in "
+                f"{images.dtype}."
+            )
+        images = np.ascontiguousarray(images)
+        if not _all_finite(images):
+            return reference.compute(self.plan, images)
+        flat = np.empty(self.program.output_bytes // 4, np.float32)
+        self._workers.run(images, flat)
+        if not _all_finite(flat):
+            return reference.compute(self.plan, images)
+        return {
+            name: flat[output.offset : output.offset + output.count].reshape(output.shape)
+            for name, output in self.program.outputs.items()
+        }
+
+    def close(self) -> None:
+        """Ends its threads and frees its code; it cannot be called any more."""
+        self._finalizer()
+
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _all_finite(values: np.ndarray) -> bool:
+    """Whether no number is NaN, infinite, or so large that its square is: one pass, at the speed of memory."""
+    flat = values.reshape(-1)
+    with np.errstate(all="ignore"):
+        return bool(np.isfinite(np.dot(flat, flat)))

@@ -25,6 +25,11 @@ class Output:
     offset: int
     shape: tuple[int, ...]
 
+    @property
+    def count(self) -> int:
+        """Numbers in it."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
 
 @dataclass(frozen=True)
 class Program:
@@ -89,7 +94,7 @@ def _outputs(plan: Plan, schedule: Schedule) -> tuple[dict[str, Output], int]:
     offset = 0
     for name, shape in ((name, plan.shapes(*schedule.image_size)[layer]) for name, layer in plan.outputs.items()):
         outputs[name] = Output(offset, (schedule.batch, *shape))
-        offset += int(np.prod(outputs[name].shape, dtype=np.int64))
+        offset += outputs[name].count
     return outputs, 4 * offset
 
 

@@ -60,13 +60,15 @@ def convolve(layer: Convolution, images: np.ndarray) -> np.ndarray:
 def _tap(pixels: np.ndarray, matrix: np.ndarray, groups: int) -> np.ndarray:
     """(N, H, W, C) times one tap's (C / groups, filters)."""
     if groups == 1:
-        return pixels @ matrix
+        # Rows of one matrix, which is what BLAS is fast with.
+        product: np.ndarray = np.ascontiguousarray(pixels).reshape(-1, pixels.shape[-1]) @ matrix
+        return product.reshape(*pixels.shape[:3], -1)
     depth, filters = matrix.shape
     if depth == 1 and filters == groups:
         return pixels * matrix[0]
     grouped = pixels.reshape(*pixels.shape[:3], groups, depth)
     matrices = matrix.reshape(depth, groups, filters // groups)
-    product: np.ndarray = np.einsum("nhwgc,cgk->nhwgk", grouped, matrices, optimize=True)
+    product = np.einsum("nhwgc,cgk->nhwgk", grouped, matrices, optimize=True)
     return product.reshape(*pixels.shape[:3], filters)
 
 
