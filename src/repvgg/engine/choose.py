@@ -1,8 +1,14 @@
-"""Which way each layer is computed."""
+"""Which way each layer is computed: the one that the cost model says is fastest, within a budget of memory."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from repvgg.engine.cost import Work, direct_cost, winograd_cost
+from repvgg.engine.emit.direct import rectangle
 from repvgg.engine.isa import Isa
 from repvgg.engine.layout import aligned
-from repvgg.engine.plan import INPUT, Convolution, Dense, GlobalAverage, Plan
+from repvgg.engine.pack import packed_bytes
+from repvgg.engine.plan import INPUT, Convolution, Dense, GlobalAverage, Layer, Plan
 from repvgg.engine.schedule import (
     Choice,
     Depthwise,
@@ -16,45 +22,161 @@ from repvgg.engine.schedule import (
     product_choice,
 )
 
-
 LARGEST_TILE = 6
+"""F(6 x 6, 3 x 3): 64 products for 36 outputs. Larger ones lose too many digits."""
+
+MEMORY_FACTOR = 2.9
+"""Packed weights take at most so many times the memory of the weights."""
+
+SMALL_CHANNELS = 8
+"""Images of fewer channels are convolved directly."""
+
+SCRATCH = 256 * 1024
+"""Bytes that tiles, or transformed kernels, may take: half of a second-level cache that is small today."""
+
+CACHED = 8 << 20
+"""Bytes of weights of a network from which on they do not stay in caches from call to call."""
 
 
-def choose(plan: Plan, isa: Isa, batch: int, image_size: tuple[int, int], threads: int, **over) -> Schedule:
+@dataclass(frozen=True)
+class _Option:
+    choice: Choice
+    cost: float
+    bytes: int
+
+
+def choose(
+    plan: Plan,
+    isa: Isa,
+    *,
+    batch: int,
+    image_size: tuple[int, int],
+    threads: int,
+    largest_tile: int = LARGEST_TILE,
+) -> Schedule:
+    """The schedule of a plan.
+
+    Args:
+        plan: the network.
+        isa: the instruction set.
+        batch: images in every call.
+        image_size: (height, width) of images.
+        threads: how many share the work.
+        largest_tile: outputs of a Winograd tile along an axis at most; 1 for none but direct convolutions.
+    """
     shapes = plan.shapes(*image_size)
+    streams = plan.weight_bytes > CACHED
+    options: list[list[_Option]] = []
+    for layer in plan.layers:
+        result = shapes[layer.name]
+        if isinstance(layer, Convolution):
+            work = Work(layer, isa, batch, (result[0], result[1]), threads, streams)  # type: ignore[misc]
+            options.append(sorted(_options(work, largest_tile), key=lambda option: option.cost))
+        else:
+            options.append([_Option(_other(layer, isa), 0.0, 0)])
+    picked = _within(options, int(MEMORY_FACTOR * plan.weight_bytes))
+    readers = [layer for layer in plan.layers if layer.source == INPUT]
+    choices = {layer.name: option.choice for layer, option in zip(plan.layers, picked, strict=True)}
+    # Images are read as they come where no transform wants whole vectors of channels.
+    raw = all(isinstance(choices[layer.name], Direct) for layer in readers)
     steps = []
     for layer in plan.layers:
-        source = shapes[layer.source]
-        size = source[:2] if len(source) == 3 else (1, 1)
-        result = shapes[layer.name]
-        out = result[:2] if len(result) == 3 else (1, 1)
-        if isinstance(layer, Dense):
-            choice: Choice = product_choice(isa, aligned(layer.channels, isa.lanes) // isa.lanes)
-        elif isinstance(layer, GlobalAverage):
-            choice = Mean()
-        else:
-            choice = _convolution(layer, isa, batch, out, threads, over.get(layer.name) or over)
-        raw = layer.source == INPUT and isinstance(choice, Direct) and sum(l.source == INPUT for l in plan.layers) == 1
-        channels = source[-1] if raw else aligned(source[-1], isa.lanes)
-        steps.append(Step(layer, size, out, choice, channels, alone=len(steps) < over.get("front", 0)))
+        source, result = shapes[layer.source], shapes[layer.name]
+        channels = source[-1] if raw and layer.source == INPUT else aligned(source[-1], isa.lanes)
+        steps.append(Step(layer, _size(source), _size(result), choices[layer.name], channels))
     return Schedule(isa, batch, image_size, threads, tuple(steps))
 
 
-def _convolution(layer, isa, batch, out, threads, over):
+def _size(shape: tuple[int, ...]) -> tuple[int, int]:
+    return (shape[0], shape[1]) if len(shape) == 3 else (1, 1)
+
+
+def _other(layer: Layer, isa: Isa) -> Choice:
+    if isinstance(layer, Dense):
+        return product_choice(isa, aligned(layer.channels, isa.lanes) // isa.lanes)
+    if isinstance(layer, GlobalAverage):
+        return Mean()
+    raise TypeError(f"'{layer.name}' is a convolution.")
+
+
+def _within(options: list[list[_Option]], budget: int) -> list[_Option]:
+    """The cheapest option of each layer, then, while all take too much memory, the exchange that costs least a byte."""
+    picked = [some[0] for some in options]
+    while sum(option.bytes for option in picked) > budget:
+        best: tuple[float, int, _Option] | None = None
+        for index, some in enumerate(options):
+            for option in some:
+                saved = picked[index].bytes - option.bytes
+                if saved > 0:
+                    price = (option.cost - picked[index].cost) / saved
+                    if best is None or price < best[0]:
+                        best = price, index, option
+        if best is None:
+            break
+        picked[best[1]] = best[2]
+    return picked
+
+
+def _options(work: Work, largest_tile: int) -> Iterator[_Option]:
+    layer, isa, result = work.layer, work.isa, work.result
+    if layer.is_depthwise:
+        yield _Option(Depthwise(min(8 if isa.registers > 16 else 4, result[1])), 0.0, 0)
+        return
     groups = grouping(layer, isa.lanes)
     vectors = groups.filters // isa.lanes
-    if layer.is_depthwise:
-        return Depthwise(min(4 if isa.registers == 16 else 8, out[1]))
-    nv = next(count for count in ((2, 3, 4, 1)) if vectors % count == 0)
-    winograd = layer.kernel.shape[:2] == (3, 3) and layer.dilations == (1, 1) and layer.strides in ((1, 1), (2, 2)) and layer.channels_in >= 8
-    m = min(over.get("m", 4), over.get("largest_tile", 6)) % 100
-    m = 0 if m == 1 else m
-    if winograd and m and not (layer.strides == (2, 2) and over.get("direct2")):
-        down, across = -(-out[0] // m), -(-out[1] // m)
-        tiles = batch * down * across
-        split = over.get("split") or ("kernels" if tiles <= 32 else "tiles")
-        together = min(over.get("tiles", 28), tiles)
-        return Winograd(m, split, over.get("stored", True), nv, most_rows(isa, nv), together, min(over.get("chunk", 96), groups.depth))
-    blocks = groups.groups * vectors // nv
-    bands = max(1, min(out[0], -(-4 * threads // batch)))
-    return Direct(nv, most_rows(isa, nv), bands, 1)
+    for together in (1, 2, 3, 4, 5):
+        if vectors % together:
+            continue
+        rows = most_rows(isa, together)
+        for choice in _direct(work, groups.groups * vectors // together, together, rows):
+            band = -(-result[0] // choice.bands)
+            cost = direct_cost(work, choice, rectangle(band, result[1], rows))
+            yield _Option(choice, cost, packed_bytes(layer, choice, isa))
+        for tile in _winograd(work, together, rows, largest_tile):
+            yield _Option(tile, winograd_cost(work, tile), packed_bytes(layer, tile, isa))
+
+
+def _direct(work: Work, blocks: int, vectors: int, rows: int) -> Iterator[Direct]:
+    # Tasks for each thread to choose from; more, smaller ones cost a little each.
+    enough = 1 if work.threads == 1 else 4 * work.threads
+    bands = {1, min(work.result[0], -(-enough // work.batch))}
+    for count in sorted(bands):
+        for parts in sorted({1, min(blocks, -(-enough // (work.batch * count)))}):
+            yield Direct(vectors, rows, count, parts)
+
+
+def _winograd(work: Work, vectors: int, rows: int, largest_tile: int) -> Iterator[Winograd]:
+    layer, isa = work.layer, work.isa
+    fits = (
+        layer.kernel.shape[:2] == (3, 3)
+        and layer.dilations == (1, 1)
+        and layer.strides in ((1, 1), (2, 2))
+        and layer.channels_in >= SMALL_CHANNELS
+    )
+    if not fits:
+        return
+    groups = grouping(layer, isa.lanes)
+    channels = aligned(layer.channels_in, isa.lanes)
+    for m in range(2, largest_tile + 1):
+        if m > max(work.result) + 1:
+            break
+        empty = Winograd(m, "tiles", True, vectors, rows, 1, groups.depth)
+        down, across = empty.tiling(work.result)
+        tiles = work.batch * down * across
+        products = empty.transform(layer).n ** 2
+        chunk = min(groups.depth, max(16, SCRATCH // (4 * products * vectors * isa.lanes) // 8 * 8))
+        for stored in (True, False):
+            base = replace(empty, stored=stored, chunk=chunk)
+            if tiles <= 400:
+                yield replace(base, split="kernels", tiles=tiles)
+            fitting = max(4, SCRATCH // (4 * products * channels))
+            most = min(fitting, -(-tiles // work.threads))
+            yield replace(base, tiles=_even(tiles, most, rows))
+
+
+def _even(tiles: int, most: int, rows: int) -> int:
+    """Tiles of a task, at most so many: a multiple of the micro-kernel's rows if that fits, and no small rest."""
+    if most >= rows:
+        most -= most % rows
+    turns = -(-tiles // most)
+    return -(-tiles // turns)

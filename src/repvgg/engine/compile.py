@@ -114,6 +114,6 @@ def _check_memory(plan: Plan, program: Program, limit: int) -> None:
     if needed > limit:
         raise InputError(
             f"'{plan.name}' for {program.schedule.batch} images of {program.schedule.image_size} would take "
-            f"{needed / 2**20:.0f} MiB, and {limit / 2**20:.0f} MiB are allowed. Use a smaller batch or smaller images, "
-            "or raise memory_limit."
+            f"{needed / 2**20:.0f} MiB, and {limit / 2**20:.0f} MiB are allowed. Use a smaller batch or smaller "
+            "images, or raise memory_limit."
         )

@@ -20,7 +20,7 @@ from repvgg.errors import InputError
 class Engine:
     """A network compiled for this machine, one batch and one image size; made by `compile_plan`.
 
-    Calls from several threads take turns. Results are the same, bit by bit, for the same images, whatever the threads do.
+    Calls from several threads take turns. The same images give the same results, bit by bit, whatever threads do.
 
     Attributes:
         plan: what was compiled.
@@ -74,8 +74,8 @@ class Engine:
     def outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """All outputs by name for images (N, H, W, C) in float32.
 
-        A number that is not finite would spread over a whole tile; such a batch is computed in the plain form instead, so
-        that it passes through as in any other runtime. That takes far longer.
+        A number that is not finite would spread over a whole tile; such a batch is computed in the plain form instead,
+        so that it passes through as in any other runtime. That takes far longer.
 
         Raises:
             InputError: if the images have another shape or type.

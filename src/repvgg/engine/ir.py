@@ -4,7 +4,8 @@ A value is the text that stands for it: '%v12', or a number. Pointers count in f
 """
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from repvgg.engine.isa import Isa
 
@@ -60,9 +61,7 @@ class Function:
 
     def at(self, pointer: Value, index: Index, kind: str = "float") -> Value:
         """The address of an element."""
-        return (
-            pointer if index in (0, "0") else self.op(f"getelementptr inbounds {kind}, ptr {pointer}, i64 {index}")
-        )
+        return pointer if index in (0, "0") else self.op(f"getelementptr inbounds {kind}, ptr {pointer}, i64 {index}")
 
     def add(self, a: Index, b: Index) -> Index:
         """A sum of integers; constants are added here."""
@@ -112,9 +111,7 @@ class Function:
     def splat_of(self, scalar: Value) -> Value:
         """A scalar value in all lanes."""
         one = self.op(f"insertelement {self.vector} poison, float {scalar}, i32 0")
-        return self.op(
-            f"shufflevector {self.vector} {one}, {self.vector} poison, <{self.lanes} x i32> zeroinitializer"
-        )
+        return self.op(f"shufflevector {self.vector} {one}, {self.vector} poison, <{self.lanes} x i32> zeroinitializer")
 
     def splat(self, constant: float) -> Value:
         """A constant vector."""
@@ -184,12 +181,13 @@ class Function:
         self.start_block(done)
         return new
 
-    def when(self, condition: Value, body: Callable[[], None]) -> None:
-        """`body` only if the condition (i1) holds."""
+    @contextmanager
+    def when(self, condition: Value) -> Iterator[None]:
+        """What is written inside is done only if the condition (i1) holds."""
         inside, after = self.new_label("then"), self.new_label("after")
         self.do(f"br i1 {condition}, label %{inside}, label %{after}")
         self.start_block(inside)
-        body()
+        yield
         self.do(f"br label %{after}")
         self.start_block(after)
 

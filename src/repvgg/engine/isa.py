@@ -9,7 +9,7 @@ from repvgg.errors import InputError, UnknownNameError
 
 
 def binding() -> Any:
-    """llvmlite's binding of LLVM.
+    """The binding of LLVM that llvmlite is.
 
     Raises:
         MissingDependencyError: if llvmlite is not installed.

@@ -51,9 +51,7 @@ class Memory:
         self._own = aligned(self._own, PAGE)
         self._common = aligned(self._common, PAGE)
         # Threads' memory comes last; until here its places counted from the first thread's.
-        self.images = {
-            name: replace(images, place=self._settled(images.place)) for name, images in self.images.items()
-        }
+        self.images = {name: replace(images, place=self._settled(images.place)) for name, images in self.images.items()}
         self.scratch = Place("%workspace", self._common, of_thread=self._own)
         self.bytes = self._common + threads * self._own
 
@@ -74,9 +72,9 @@ class Memory:
         for index, step in enumerate((None, *self.schedule.steps)):
             name = INPUT if step is None else step.layer.name
             take(name, self._geometry(name, step), self._is_alone(name))
-            if step is not None and isinstance(step.layer, Convolution) and step.layer.attention is not None:
-                layer = step.layer
-                hidden = aligned(layer.attention.down.shape[1], self.schedule.isa.lanes)
+            attention = step.layer.attention if step is not None and isinstance(step.layer, Convolution) else None
+            if step is not None and attention is not None:
+                hidden = aligned(attention.down.shape[1], self.schedule.isa.lanes)
                 channels = self.images[name].channels
                 for part, count in ((MEAN, channels), (HIDDEN, hidden), (FACTORS, channels)):
                     take(f"{name}/{part}", self._vectors(count, step.alone), step.alone)

@@ -1,14 +1,25 @@
 """Weights in the order in which code reads them: blocks of as many filters as a micro-kernel has columns."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from repvgg.engine.isa import Isa
 from repvgg.engine.layout import ALIGNMENT, Place, aligned
 from repvgg.engine.plan import Convolution, Dense
-from repvgg.engine.schedule import Depthwise, Direct, Grouping, Product, Schedule, Step, Winograd, grouping, product_choice
+from repvgg.engine.schedule import (
+    Choice,
+    Depthwise,
+    Direct,
+    Grouping,
+    Product,
+    Schedule,
+    Step,
+    Winograd,
+    grouping,
+    product_choice,
+)
 
 Fill = Callable[[np.ndarray], None]
 
@@ -53,6 +64,12 @@ def pack(arrays: dict[str, Packed]) -> np.ndarray:
         start, count = found[key].offset // 4, int(np.prod(array.shape, dtype=np.int64))
         array.fill(constants[start : start + count].reshape(array.shape))
     return constants
+
+
+def packed_bytes(layer: Convolution, choice: Choice, isa: Isa) -> int:
+    """Memory of a convolution's packed weights, attention apart."""
+    step = Step(replace(layer, attention=None), (1, 1), (1, 1), choice, aligned(layer.channels_in, isa.lanes))
+    return sum(4 * int(np.prod(array.shape, dtype=np.int64)) for array in _of_step(step, isa).values())
 
 
 def zeros(size: int) -> np.ndarray:
@@ -102,9 +119,7 @@ def _of_step(step: Step, isa: Isa) -> dict[str, Packed]:
     return arrays
 
 
-def _matrix(
-    key: str, kernel: np.ndarray, bias: np.ndarray, width: int, read: int, lanes: int
-) -> dict[str, Packed]:
+def _matrix(key: str, kernel: np.ndarray, bias: np.ndarray, width: int, read: int, lanes: int) -> dict[str, Packed]:
     columns = aligned(aligned(kernel.shape[1], lanes), width)
 
     def fill(out: np.ndarray) -> None:
@@ -126,7 +141,7 @@ def _fill_start(values: np.ndarray) -> Fill:
 
 
 def merged(layer: Convolution, groups: Grouping) -> np.ndarray:
-    """The kernel with groups put together, (height, width, depth, filters): zeros between them, and where filters end."""
+    """The kernel with groups put together, (height, width, depth, filters), and zeros between them and at the end."""
     kernel = layer.kernel
     together = layer.groups // groups.groups
     if together > 1:

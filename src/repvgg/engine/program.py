@@ -72,7 +72,7 @@ def build(plan: Plan, schedule: Schedule) -> Program:
             declarations(isa),
             sync.waiting(isa),
             *module.functions.values(),
-            sync.entry(isa, module.phases, ENTRY),
+            sync.entry(module.phases, ENTRY),
         )
     )
     height, width = schedule.image_size

@@ -59,28 +59,29 @@ def convolve(layer: Convolution, images: np.ndarray) -> np.ndarray:
 
 def _tap(pixels: np.ndarray, matrix: np.ndarray, groups: int) -> np.ndarray:
     """(N, H, W, C) times one tap's (C / groups, filters)."""
+    depth, filters = matrix.shape
+    product: np.ndarray
     if groups == 1:
         # Rows of one matrix, which is what BLAS is fast with.
-        product: np.ndarray = np.ascontiguousarray(pixels).reshape(-1, pixels.shape[-1]) @ matrix
-        return product.reshape(*pixels.shape[:3], -1)
-    depth, filters = matrix.shape
-    if depth == 1 and filters == groups:
-        return pixels * matrix[0]
-    grouped = pixels.reshape(*pixels.shape[:3], groups, depth)
-    matrices = matrix.reshape(depth, groups, filters // groups)
-    product = np.einsum("nhwgc,cgk->nhwgk", grouped, matrices, optimize=True)
+        product = np.ascontiguousarray(pixels).reshape(-1, depth) @ matrix
+    elif depth == 1 and filters == groups:
+        product = pixels * matrix[0]
+    else:
+        grouped = pixels.reshape(*pixels.shape[:3], groups, depth)
+        matrices = matrix.reshape(depth, groups, filters // groups)
+        product = np.einsum("nhwgc,cgk->nhwgk", grouped, matrices, optimize=True)
     return product.reshape(*pixels.shape[:3], filters)
 
 
 def activate(kind: str, values: np.ndarray) -> np.ndarray:
     """An activation; not a number stays so."""
     if kind == "relu":
-        return np.maximum(values, 0)
+        values = np.maximum(values, 0)
     if kind == "sigmoid":
-        return 1 / (1 + np.exp(-values))
+        values = 1 / (1 + np.exp(-values))
     if kind == "softmax":
-        powers = np.exp(values - values.max(axis=-1, keepdims=True))
-        return powers / powers.sum(axis=-1, keepdims=True)
+        values = np.exp(values - values.max(axis=-1, keepdims=True))
+        values = values / values.sum(axis=-1, keepdims=True)
     return values
 
 

@@ -1,8 +1,8 @@
 """How threads share work and wait for one another, in generated code.
 
-A phase's tasks are dealt to threads in equal ranges; a thread that is done takes tasks of the others' ranges, so one whose
-core was taken away is not waited for longer than its last task. Then all meet: whoever comes last opens the gate. The
-others spin for some microseconds, then give up the core, then sleep in the kernel (a futex, where there is one).
+A phase's tasks are dealt to threads in equal ranges; a thread that is done takes tasks of the others' ranges, so one
+whose core was taken away is not waited for longer than its last task. Then all meet: whoever comes last opens the gate.
+The others spin for some microseconds, then give up the core, then sleep in the kernel (a futex, where there is one).
 """
 
 from collections.abc import Sequence
@@ -15,6 +15,8 @@ LINE = 64
 
 ARRIVED, GATE, SLEEPERS, JOB, JOB_SLEEPERS, STOP, FIRST_TICKET = range(7)
 """Places of counters in the workspace, in lines."""
+
+POINTERS = "ptr %constants, ptr %workspace, ptr %images, ptr %outputs"
 
 SPINS, YIELDS = 2000, 20
 """Pauses of a waiting thread before it gives up its core, and how often it does that before it sleeps."""
@@ -123,7 +125,9 @@ stay:
   ret void
 }}
 
-define internal void @share(ptr %phase, i64 %tasks, ptr %constants, ptr %workspace, ptr %images, ptr %outputs, i64 %thread, i64 %threads) noinline nounwind {{
+define internal void @share(
+  ptr %phase, i64 %tasks, {POINTERS}, i64 %thread, i64 %threads
+) noinline nounwind {{
 entry:
   br label %range
 range:
@@ -147,7 +151,7 @@ take:
   %some = icmp slt i64 %task, %high
   br i1 %some, label %work, label %range_done
 work:
-  call void %phase(ptr %constants, ptr %workspace, ptr %images, ptr %outputs, i64 %thread, i64 0, i64 %task)
+  call void %phase({POINTERS}, i64 %thread, i64 0, i64 %task)
   br label %take
 range_done:
   %k2 = add i64 %k, 1
@@ -160,14 +164,14 @@ done:
 """
 
 
-def entry(isa: Isa, phases: Sequence[Phase], exported: str) -> str:
+def entry(phases: Sequence[Phase], exported: str) -> str:
     """The function that every thread calls."""
-    arguments = "ptr %constants, ptr %workspace, ptr %images, ptr %outputs"
     calls = "\n".join(
-        f"  call void @share(ptr @{phase.function}, i64 {phase.tasks}, {arguments}, i64 %thread, i64 %threads)"
+        f"  call void @share(ptr @{phase.function}, i64 {phase.tasks}, {POINTERS}, i64 %thread, i64 %threads)"
         for phase in phases
     )
-    return f"define void @{exported}({arguments}, i64 %thread, i64 %threads) nounwind {{\nentry:\n{calls}\n  ret void\n}}\n"
+    start = f"define void @{exported}({POINTERS}, i64 %thread, i64 %threads) nounwind {{\nentry:\n"
+    return f"{start}{calls}\n  ret void\n}}\n"
 
 
 def worker(entry_name: str) -> str:
@@ -194,13 +198,13 @@ work:
   %now = add i32 %seen, 1
   %images = load ptr, ptr %images_at, align 8
   %outputs = load ptr, ptr %outputs_at, align 8
-  call void @{entry_name}(ptr %constants, ptr %workspace, ptr %images, ptr %outputs, i64 %thread, i64 %threads)
+  call void @{entry_name}({POINTERS}, i64 %thread, i64 %threads)
   br label %idle
 done:
   ret void
 }}
 
-define void @call(ptr %constants, ptr %workspace, ptr %images, ptr %outputs, i64 %threads) nounwind {{
+define void @call({POINTERS}, i64 %threads) nounwind {{
 entry:
   %job = getelementptr i8, ptr %workspace, i64 {LINE * JOB}
   %sleepers = getelementptr i8, ptr %workspace, i64 {LINE * JOB_SLEEPERS}
@@ -209,7 +213,7 @@ entry:
   store ptr %images, ptr %images_at, align 8
   store ptr %outputs, ptr %outputs_at, align 8
   call void @open(ptr %job, ptr %sleepers)
-  call void @{entry_name}(ptr %constants, ptr %workspace, ptr %images, ptr %outputs, i64 0, i64 %threads)
+  call void @{entry_name}({POINTERS}, i64 0, i64 %threads)
   ret void
 }}
 

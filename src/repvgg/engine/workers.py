@@ -9,6 +9,7 @@ import ctypes
 import os
 import threading
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,9 +27,9 @@ _all: "weakref.WeakSet[Workers]" = weakref.WeakSet()
 
 @dataclass(frozen=True)
 class _Functions:
-    call: ctypes._CFuncPtr
-    worker: ctypes._CFuncPtr
-    stop: ctypes._CFuncPtr
+    call: Callable[..., None]
+    worker: Callable[..., None]
+    stop: Callable[..., None]
 
 
 class Workers:

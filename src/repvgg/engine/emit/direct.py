@@ -27,7 +27,9 @@ def rectangle(height: int, width: int, most: int) -> tuple[int, int]:
         return count * max(rows * columns, 4) + 0.25 * count, -columns
 
     shapes = [
-        (rows, columns) for rows in range(1, most + 1) for columns in range(1, most // rows + 1)
+        (rows, columns)
+        for rows in range(1, most + 1)
+        for columns in range(1, most // rows + 1)
         if rows <= height and columns <= width
     ]
     return min(shapes, key=work)
@@ -139,11 +141,7 @@ class _Writer:
                     a = f.at("%a", f.add(row_of, f.multiply(x, layer.dilations[1] * source.channels)))
                     weights = f.at("%weights", f.multiply(index, depth * self.width))
                     turns = max(1, depth // UNROLL)
-                    ahead = (
-                        Prefetch(f.at("%next", f.multiply(index, turns * lines * LINE)), lines)
-                        if lines
-                        else None
-                    )
+                    ahead = Prefetch(f.at("%next", f.multiply(index, turns * lines * LINE)), lines) if lines else None
                     sums = [values[r * vectors : (r + 1) * vectors] for r in range(len(offsets))]
                     short = depth <= SHORT and not lines
                     sums = multiply(f, a, offsets, weights, depth, sums, ahead, depth if short else UNROLL)

@@ -149,4 +149,3 @@ def scale(module: Module, name: str, factors: Images, target: Images, activation
         f.loop(0, target.channels, lanes, channels)
 
     module.phase(name, target.count * target.height, task)
-

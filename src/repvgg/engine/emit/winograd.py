@@ -11,7 +11,7 @@ from repvgg.engine.emit.matrix import LINE, UNROLL, block_product
 from repvgg.engine.emit.module import Module, activate
 from repvgg.engine.emit.transform import apply, apply_columns
 from repvgg.engine.ir import Function, Index, Value
-from repvgg.engine.layout import Images, Place
+from repvgg.engine.layout import Images
 from repvgg.engine.plan import Convolution
 from repvgg.engine.schedule import SKEW, Step, Winograd, grouping
 
@@ -163,7 +163,7 @@ class _Writer:
 
     def _products(self, f: Function, block: Index, first: Index, v: Value) -> None:
         """M of one block of kernels, and back to pixels."""
-        sizes, groups, lanes = self.sizes, self.groups, self.lanes
+        sizes, groups = self.sizes, self.groups
         group, _ = f.divide(block, sizes.blocks // groups.groups)
         filters = f.multiply(block, sizes.width)
         m = self.m_place.pointer(f)
@@ -172,7 +172,10 @@ class _Writer:
         if self.choice.stored:
             kernels = self.module.constants[f"{name}/winograd"].pointer(f)
             all_products = sizes.products * groups.depth * sizes.width
-            f.call(self._matrices(groups.depth, add=False), *_pointers(rows, f.at(kernels, f.multiply(block, all_products)), m, m))
+            f.call(
+                self._matrices(groups.depth, add=False),
+                *_pointers(rows, f.at(kernels, f.multiply(block, all_products)), m, m),
+            )
         else:
             self._chunks(f, block, rows, m)
         bias = f.at(self.module.constants[f"{name}/bias"].pointer(f), filters)
@@ -183,9 +186,7 @@ class _Writer:
             y, x = f.multiply(row, self.choice.m), f.multiply(column, self.choice.m)
             out = f.at(pixels, self.target.offset(f, image, y, x))
             down, across = self.choice.tiling(self.step.result)
-            full = [
-                f.op(f"icmp ult i64 {place}, {count - 1}") for place, count in ((row, down), (column, across))
-            ]
+            full = [f.op(f"icmp ult i64 {place}, {count - 1}") for place, count in ((row, down), (column, across))]
             products = f.at(m, f.multiply(index, sizes.width))
             f.call(self._output_transform(), *_pointers(products, bias, out), f"i1 {full[0]}", f"i1 {full[1]}")
 
@@ -262,9 +263,7 @@ class _Writer:
                 u = f.at("%u", f.multiply(q, depth * sizes.width))
                 step = lines * LINE * turns
                 following = (
-                    f.at(u, depth * sizes.width)
-                    if choice.stored
-                    else f.at("%next", f.multiply(q, asking * step))
+                    f.at(u, depth * sizes.width) if choice.stored else f.at("%next", f.multiply(q, asking * step))
                 )
                 for part in range(parts):
                     start, rows = starts[part], starts[part + 1] - starts[part]
@@ -290,7 +289,13 @@ class _Writer:
         )
 
         def write(symbol: str) -> str:
-            arguments = [("ptr", "%m"), ("ptr", "%bias"), ("ptr", "%out"), ("i1", "%full_rows"), ("i1", "%full_columns")]
+            arguments = [
+                ("ptr", "%m"),
+                ("ptr", "%bias"),
+                ("ptr", "%out"),
+                ("i1", "%full_rows"),
+                ("i1", "%full_columns"),
+            ]
             f = Function(symbol, arguments, self.module.isa)
             n = matrices.n
 
@@ -311,12 +316,16 @@ class _Writer:
                     for x in range(last[1]):
                         put(x)
                     if last[1] < matrices.m:
-                        f.when("%full_columns", lambda: [put(x) for x in range(last[1], matrices.m)] and None)
+                        with f.when("%full_columns"):
+                            for x in range(last[1], matrices.m):
+                                put(x)
 
                 for y in range(last[0]):
                     row(y)
                 if last[0] < matrices.m:
-                    f.when("%full_rows", lambda: [row(y) for y in range(last[0], matrices.m)] and None)
+                    with f.when("%full_rows"):
+                        for y in range(last[0], matrices.m):
+                            row(y)
 
             f.loop(0, sizes.width, lanes, part)
             return f.text()
@@ -333,6 +342,3 @@ def scratch_bytes(step: Step, choice: Winograd, lanes: int, images: int, channel
     sizes = Sizes.of(step, choice, lanes, images, channels)
     own = 4 * (sizes.m + sizes.u(choice))
     return (own, 4 * sizes.v) if choice.split == "kernels" else (own + 4 * sizes.v, 0)
-
-
-__all__ = ["Place", "Sizes", "emit", "scratch_bytes"]
