@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from repvgg.base.errors import InputError, VerificationError
 from repvgg.engine import reference
 from repvgg.engine.choose import LARGEST_TILE, choose
 from repvgg.engine.engine import Engine
 from repvgg.engine.isa import host_isa
 from repvgg.engine.plan import LARGEST, Plan
 from repvgg.engine.program import Program, build
-from repvgg.errors import InputError, VerificationError
 
 TOLERANCE = 1e-5
 """Relative error of outputs that an engine may show on probe images. Kernels of other runtimes are off by 3e-7 to 1e-6

@@ -6,6 +6,7 @@ from types import TracebackType
 
 import numpy as np
 
+from repvgg.base.errors import InputError
 from repvgg.engine import reference, sync
 from repvgg.engine.isa import Isa
 from repvgg.engine.machine import Code
@@ -14,7 +15,6 @@ from repvgg.engine.plan import Plan
 from repvgg.engine.program import ENTRY, Program
 from repvgg.engine.schedule import Schedule
 from repvgg.engine.workers import Workers
-from repvgg.errors import InputError
 
 
 class Engine:

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from repvgg.dependencies import require
-from repvgg.errors import InputError, UnknownNameError
+from repvgg.base.dependencies import require
+from repvgg.base.errors import InputError, UnknownNameError
 
 
 def binding() -> Any:

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from repvgg.errors import InputError
+from repvgg.base.errors import InputError
 
 INPUT = "images"
 """The name by which layers read the network's input."""

@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from repvgg.base.errors import InputError
 from repvgg.engine import plan as plans
 from repvgg.engine.plan import Plan
-from repvgg.errors import InputError
-from repvgg.exporters import Settings
-from repvgg.exporters.stock_layers import (
+from repvgg.targets import Settings
+from repvgg.targets.stock_layers import (
     INPUT,
     Activation,
     Combination,

@@ -1,0 +1,1 @@
+"""The engine: plans of Keras models, and files of them."""

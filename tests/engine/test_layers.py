@@ -1,0 +1,82 @@
+"""Every kind of layer, every way of computing it, against float64."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from networks import ISAS, error_of, network, schedule_of
+
+from repvgg.engine.schedule import Direct, Winograd
+
+# Float32 sums of up to 1000 terms; large tiles lose up to a digit more (docs/engine.md).
+TOLERANCE = {"direct": 2e-6, 2: 3e-6, 3: 5e-6, 4: 1e-5, 5: 1.5e-5, 6: 2e-5}
+
+FORMS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "narrow groups": {"groups": 4},
+    "wide groups": {"groups": 2, "widths": (64, 64, 64)},
+    "attention before": {"squeeze_excite": "before_activation"},
+    "attention after": {"squeeze_excite": "after_activation"},
+    "dilated": {"dilations": (2, 2), "pads": (2, 2, 2, 2)},
+    "pointwise": {"size": 1},
+    "5x5": {"size": 5},
+    "valid": {"pads": (0, 0, 0, 0)},
+    "lopsided": {"pads": (0, 1, 2, 0)},
+    "depthwise": {"widths": (16, 16, 16), "groups": 16},
+    "widths that fill no vector": {"widths": (12, 20, 7)},
+    "sigmoid": {"activation": "sigmoid"},
+    "linear": {"activation": "linear"},
+    "stride 1 on images": {"strides": (1, 2, 1)},
+}
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_on_odd_and_even_sizes(form: str, isa: str) -> None:
+    plan = network(**FORMS[form])
+    for size, batch, threads in (((31, 26), 3, 2), ((16, 17), 1, 3)):
+        assert error_of(plan, schedule_of(plan, size, batch=batch, threads=threads, isa=isa)) < TOLERANCE[6]
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("m", [2, 3, 4, 5, 6])
+@pytest.mark.parametrize("split", ["tiles", "kernels"])
+@pytest.mark.parametrize("stored", [True, False])
+def test_every_way_of_minimal_filtering(m: int, split: Any, stored: bool, isa: str) -> None:
+    plan = network()
+    # 30 x 27 after the stem: tiles that do not fit, several blocks of tiles, and more tiles than rows.
+    choice = Winograd(m, split, stored, vectors=1, rows=6, tiles=7, chunk=6)
+    choices = {"conv1": choice, "conv2": choice}
+    schedule = schedule_of(plan, (60, 54), threads=2, isa=isa, choices=choices)
+    assert error_of(plan, schedule) < TOLERANCE[m]
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("vectors", [1, 2])
+@pytest.mark.parametrize(("bands", "parts"), [(1, 1), (5, 1), (1, 2), (3, 2)])
+def test_every_way_of_direct_convolution(vectors: int, bands: int, parts: int, isa: str) -> None:
+    plan = network(widths=(32, 64, 64))
+    choice = Direct(vectors, rows=6, bands=bands, parts=parts)
+    schedule = schedule_of(
+        plan, (30, 27), batch=2, threads=2, isa=isa, choices=dict.fromkeys(("conv1", "conv2"), choice)
+    )
+    assert error_of(plan, schedule) < TOLERANCE["direct"]
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("alone", [1, 2, 3])
+def test_first_layers_image_by_image(alone: int, isa: str) -> None:
+    plan = network(widths=(16, 32, 32, 48), strides=(2, 1, 2, 1), squeeze_excite="before_activation")
+    schedule = schedule_of(plan, (33, 30), batch=5, threads=2, isa=isa, alone=alone)
+    assert error_of(plan, schedule) < TOLERANCE[6]
+
+
+def test_tasks_of_all_sizes_give_the_same_bits() -> None:
+    # A sum is made in the same order whatever is done together with it.
+    plan = network(widths=(32, 32, 32), strides=(2, 1, 1))
+    found = set()
+    for tiles, threads in ((3, 1), (7, 2), (11, 3)):
+        choice = Winograd(4, "tiles", True, vectors=2, rows=6, tiles=tiles, chunk=32)
+        schedule = schedule_of(plan, (41, 40), threads=threads, choices=dict.fromkeys(("conv1", "conv2"), choice))
+        found.add(round(error_of(plan, replace(schedule)), 12))
+    assert max(found) < TOLERANCE[4]
