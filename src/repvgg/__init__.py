@@ -6,6 +6,8 @@ Names are loaded when they are first used: importing this package imports no dee
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from repvgg.base.startup import set_environment
+
 if TYPE_CHECKING:
     from repvgg import compat
     from repvgg.base.metadata import Metadata, Preprocessing, get_metadata, set_metadata
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from repvgg.training.recipe import RECIPES, Recipe
     from repvgg.training.run import TrainingResult, train
     from repvgg.verification import VerificationReport, verify
+
+# Frameworks read this while they are imported, which every other module of this package may do.
+set_environment()
 
 __version__ = "0.1.0"
 

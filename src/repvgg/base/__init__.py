@@ -1,1 +1,4 @@
-"""The ground: errors, files, metadata and optional packages. Everything may stand on it."""
+"""The ground: errors, files, metadata, optional packages, and what frameworks are told before they start.
+
+Everything may stand on it.
+"""

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from repvgg.base.startup import keep_memory
 from repvgg.cli.terminal import FORCE_HELP
 
 
@@ -20,6 +21,7 @@ def command(
     """
     from repvgg.cli.terminal import console, start_keras
 
+    keep_memory()
     start_keras()
     from repvgg.demo import run
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from repvgg.base.errors import InputError
+from repvgg.base.startup import keep_memory
 from repvgg.cli.terminal import FORCE_HELP
 
 _RECIPE, _IMAGES, _RUN, _HOSTS = "The recipe's values", "Training images", "The run", "Several hosts"
@@ -163,6 +164,7 @@ def command(
     )
     if rand_augment is not None:
         chosen = chosen.with_rand_augment(*rand_augment)
+    keep_memory()
     start_keras()
     from repvgg.training.distribution import make_deterministic
     from repvgg.training.processes import joined

@@ -8,6 +8,7 @@ from rich.console import Console
 from repvgg.demo.digits import Digits, ShiftedBatches
 from repvgg.training.compiled import compiles_fast
 from repvgg.training.progress import ProgressBar, progress_bar
+from repvgg.training.speed import prepare_machine
 
 BATCH_SIZE = 64
 LEARNING_RATE = 0.05
@@ -20,6 +21,7 @@ def train(model: Any, digits: Digits, *, epochs: int, seed: int, out: Console) -
     Returns:
         Loss and accuracy of each epoch, of the training and of the test images.
     """
+    prepare_machine()
     batches = ShiftedBatches(digits.train_images, digits.train_labels, BATCH_SIZE, seed)
     steps = epochs * len(batches)
     schedule = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)

@@ -29,6 +29,7 @@ from repvgg.training.progress import ProgressBar, progress_bar
 from repvgg.training.quantized import QuantizedStart, calibration_batch, finish_quantized, is_quantized
 from repvgg.training.recipe import Recipe, get_recipe
 from repvgg.training.run_folder import BEST, CHECKPOINTS, LAST, TENSORBOARD, RunFolder, versions
+from repvgg.training.speed import prepare_machine
 from repvgg.training.state import Progress, load_state
 from repvgg.training.teacher import check_teacher, taught, teacher_for
 
@@ -147,6 +148,7 @@ def train(
     if writes and not resumed:
         folder.write_settings(settings, {"command": shlex.join(["repvgg", *sys.argv[1:]]), "versions": versions()})
 
+    prepare_machine()
     keras.utils.set_random_seed(seed)
     with all_devices() as devices:
         crops, views = _preprocessing(model, chosen)

@@ -108,6 +108,11 @@ def gradients(function: Callable[[list[Tensor]], Tensor], tensors: list[Tensor])
     return found
 
 
+def has_onednn() -> bool:
+    """Whether oneDNN computes; on a GPU others do, no slower."""
+    return _grouped_gradient_is_native("float32")
+
+
 @cache
 def _has_gpu() -> bool:
     return bool(tf.config.list_physical_devices("GPU"))
