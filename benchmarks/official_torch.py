@@ -37,7 +37,7 @@ class Block(nn.Module):
         super().__init__()
         self.rbr_dense = conv_bn(spec, 3)
         self.rbr_1x1 = conv_bn(spec, 1)
-        self.rbr_identity = nn.BatchNorm2d(spec.filters) if spec.has_identity else None
+        self.rbr_identity = nn.BatchNorm2d(spec.filters) if spec.shape.keeps_shape else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         total = self.rbr_dense(x) + self.rbr_1x1(x)

@@ -23,7 +23,7 @@ def stock_training_model(architecture: Architecture, num_classes: int, image_siz
         sampled = x[:, ::stride, ::stride, :] if stride > 1 else x
         point = keras.layers.Conv2D(spec.filters, 1, groups=spec.groups, use_bias=False)(sampled)
         branches = [_norm()(dense), _norm()(point)]
-        if spec.has_identity:
+        if spec.shape.keeps_shape:
             branches.append(_norm()(x))
         x = keras.layers.ReLU()(keras.layers.Add()(branches))
     x = keras.layers.GlobalAveragePooling2D()(x)

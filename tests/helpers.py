@@ -88,19 +88,26 @@ def detached(tensor: Any) -> Any:
     return tensor.detach() if BACKEND == "torch" else tensor
 
 
-def convolve(images: Array, kernel: Array, strides: int = 1, groups: int = 1, dilation_rate: int = 1) -> Array:
-    """Convolution in NumPy, (N, H, W, C) * (k, k, C / groups, O), symmetric zero padding: nobody's code but this."""
-    size, _, width, filters = kernel.shape
-    pad = dilation_rate * (size // 2)
-    padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    count, height_in, width_in, _ = images.shape
-    height, side = -(-height_in // strides), -(-width_in // strides)
+def convolve(
+    images: Array, kernel: Array, strides: int = 1, groups: int = 1, dilation_rate: int = 1, *, padded: bool = True
+) -> Array:
+    """Convolution in NumPy, (N, H, W, C) * (h, w, C / groups, O), symmetric zero padding: nobody's code but this."""
+    rows, columns, width, filters = kernel.shape
+    if padded:
+        pads = [(dilation_rate * (side // 2),) * 2 for side in (rows, columns)]
+        images = np.pad(images, ((0, 0), *pads, (0, 0)))
+    count = len(images)
+    height, side = (
+        -(-(length - dilation_rate * (size - 1)) // strides)
+        for length, size in zip(images.shape[1:3], (rows, columns), strict=True)
+    )
     outputs = np.zeros((count, height, side, filters), np.result_type(images, kernel))
     per_group = filters // groups
-    for row in range(size):
-        for column in range(size):
+    for row in range(rows):
+        for column in range(columns):
             top, left = row * dilation_rate, column * dilation_rate
-            pixels = padded[:, top : top + height_in : strides, left : left + width_in : strides]
+            bottom, right = top + (height - 1) * strides + 1, left + (side - 1) * strides + 1
+            pixels = images[:, top:bottom:strides, left:right:strides]
             for group in range(groups):
                 read = slice(group * width, (group + 1) * width)
                 write = slice(group * per_group, (group + 1) * per_group)

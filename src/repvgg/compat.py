@@ -21,6 +21,7 @@ import keras
 from repvgg import blocks, conversion
 from repvgg.base.errors import ConversionError, InputError, UnknownNameError
 from repvgg.base.files import atomic_output
+from repvgg.blocks.shapes import KernelSize, sides_of
 from repvgg.models import model as models
 from repvgg.models.recover import recover
 from repvgg.models.saving import save_model
@@ -41,7 +42,7 @@ class ConvBn(blocks.ConvBatchNorm):
     def __init__(
         self,
         filters: int,
-        kernel_size: int,
+        kernel_size: KernelSize,
         strides: int = 1,
         padding: str = "same",
         groups: int = 1,
@@ -58,7 +59,7 @@ class RepVGGBlock(blocks.RepVGGBlock):
     def __init__(
         self,
         filters: int,
-        kernel_size: int = 3,
+        kernel_size: KernelSize = 3,
         strides: int = 1,
         padding: str = "same",
         groups: int = 1,
@@ -66,7 +67,7 @@ class RepVGGBlock(blocks.RepVGGBlock):
         **kwargs: Any,
     ) -> None:
         _require_same(padding, kernel_size)
-        if kernel_size != 3:
+        if sides_of(kernel_size) != (3, 3):
             raise InputError(f"A RepVGG block has a 3x3 kernel. Received kernel_size={kernel_size}.")
         super().__init__(filters, strides, groups, deploy=deploy, **kwargs)
 
@@ -76,8 +77,9 @@ class RepVGGBlock(blocks.RepVGGBlock):
         return keras.ops.convert_to_numpy(kernel), keras.ops.convert_to_numpy(bias)
 
 
-def _require_same(padding: str, kernel_size: int) -> None:
-    if padding != "same" or kernel_size % 2 == 0:
+def _require_same(padding: str, kernel_size: KernelSize) -> None:
+    sides = (kernel_size,) if isinstance(kernel_size, int) else kernel_size
+    if padding != "same" or any(side % 2 == 0 for side in sides):
         raise InputError(
             f"Only padding='same' and odd kernels can be re-parameterized. Received padding={padding!r}, "
             f"kernel_size={kernel_size}."

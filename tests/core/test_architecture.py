@@ -33,7 +33,7 @@ def test_blocks_from_the_stem_on() -> None:
         (64, 256),
     ]
     assert [block.strides for block in blocks] == [2, 2, 2, 1, 2, 1, 1, 2]
-    assert [block.has_identity for block in blocks] == [False, False, False, True, False, True, True, False]
+    assert [block.shape.keeps_shape for block in blocks] == [False, False, False, True, False, True, True, False]
 
 
 @pytest.mark.parametrize(("factor", "stem", "first"), [(0.75, 48, 48), (1, 64, 64), (2.5, 64, 160)])

@@ -1,34 +1,50 @@
-"""Re-parameterizable blocks: one file a block, and the table of them."""
+"""Re-parameterizable blocks: one file a kind, and the table of them.
+
+The table knows no Keras, so counting and reading names of tensors need none. The layers are made when they are first
+asked for.
+"""
 
 from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
 
-from repvgg.blocks.auxiliary import AuxiliaryClassifier
-from repvgg.blocks.base import ReparameterizableBlock
-from repvgg.blocks.branches import BatchNorm, Conv, ConvBatchNorm, ConvBias
-from repvgg.blocks.qarepvgg import QARepVGGBlock
-from repvgg.blocks.recording import recorded_inputs
-from repvgg.blocks.repvgg import RepVGGBlock
-from repvgg.blocks.rounded import QuantizedBlock
-from repvgg.blocks.single_path import SinglePath
-from repvgg.blocks.squeeze_excite import SqueezeExcitation
+from repvgg.blocks.kind import BlockKind
+from repvgg.blocks.qarepvgg import QARepVGG
+from repvgg.blocks.repvgg import RepVGG
 
-BLOCKS: Mapping[str, type[ReparameterizableBlock]] = {
-    "RepVGGBlock": RepVGGBlock,
-    "QARepVGGBlock": QARepVGGBlock,
+KINDS: Mapping[str, BlockKind] = {
+    kind.name: kind
+    for kind in (
+        RepVGG(),
+        QARepVGG(),
+    )
 }
+"""Every kind by the name of its layer."""
 
-__all__ = [
+_LAYERS = (
     "BLOCKS",
     "AuxiliaryClassifier",
     "BatchNorm",
     "Conv",
     "ConvBatchNorm",
     "ConvBias",
-    "QARepVGGBlock",
     "QuantizedBlock",
-    "RepVGGBlock",
     "ReparameterizableBlock",
     "SinglePath",
     "SqueezeExcitation",
+    "block_layer",
     "recorded_inputs",
-]
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAYERS and name not in KINDS:
+        raise AttributeError(f"module 'repvgg.blocks' has no attribute '{name}'")
+    layers = import_module("repvgg.blocks.layers")
+    value = layers.BLOCKS[name] if name in KINDS else getattr(layers, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(["KINDS", "BlockKind", *_LAYERS, *KINDS])

@@ -1,12 +1,11 @@
-"""The contract of a re-parameterizable block.
+"""A re-parameterizable block as a Keras layer: both forms of any kind.
 
-A block is a sum of linear branches, then an activation, with channel attention on either side of it. A new kind of
-block says how its branches are made, called, folded and released; everything else (both forms, conversion in place,
-saving, verification, stock-layer replacement) is here and in `single_path.py`, and knows no kind.
+A block is a sum of linear branches, perhaps normalized, then an activation, with channel attention on either side of
+it. What the branches are, its kind says (`kind.py`); both forms, conversion in place and saving are here, the
+replacement by stock layers in `single_path.py`, and neither knows any kind.
 """
 
 import gc
-from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -16,18 +15,19 @@ import keras
 import numpy as np
 
 from repvgg.base.errors import ConversionError, InputError
-from repvgg.blocks.branches import EPSILON, MOMENTUM, ConvBias, Read, float64_of, tensor_of
+from repvgg.blocks.branches import EPSILON, MOMENTUM, BatchNorm, ConvBias, Read, branch_layer, float64_of, tensor_of
+from repvgg.blocks.kind import BlockKind, Weights
 from repvgg.blocks.recording import record_input
-from repvgg.blocks.shapes import Shape, channels_of, check_groups, strided_shape
+from repvgg.blocks.shapes import KernelSize, Shape, channels_of, check_groups, sides_of, strided_shape
 from repvgg.blocks.squeeze_excite import SqueezeExcitation
 from repvgg.core import fold
-from repvgg.core.architecture import SqueezeExcite
+from repvgg.core.architecture import BlockShape, SqueezeExcite
 
 Tensor = Any
 
 
 class ReparameterizableBlock(keras.layers.Layer):
-    """A block with a multi-branch training form and a single-convolution deploy form.
+    """A block with a multi-branch training form and a single-convolution deploy form; subclasses name their `kind`.
 
     (N, H, W, C) -> (N, ceil(H / strides), ceil(W / strides), filters), or with channels first.
 
@@ -35,7 +35,9 @@ class ReparameterizableBlock(keras.layers.Layer):
         filters: output channels.
         strides: 1 or more, the same in both directions.
         groups: divides input channels and filters.
-        dilation_rate: spacing of the 3x3 kernel; above 1 only where `strides` is 1.
+        kernel_size: of the one convolution in the end: an odd number, or two for height and width.
+        copies: how often the kind's main branch is there, for kinds that have copies.
+        dilation_rate: spacing of the kernel; above 1 only where `strides` is 1.
         squeeze_excite: channel attention, as `SqueezeExcite` or a mapping with its two fields; None for none.
         activation: a Keras activation; None for a linear block.
         deploy: build the single-convolution form at once.
@@ -47,9 +49,9 @@ class ReparameterizableBlock(keras.layers.Layer):
         InputError: for values that make no block, when it is made or first called.
     """
 
-    kernel_size = 3
-    has_custom_L2 = False  # noqa: N815 - named as the method
-    """Whether `get_custom_L2` has an answer for this kind of block; a recipe that wants it asks before it trains."""
+    kind: BlockKind
+    identity: Any = None
+    """The layer of the branch that is the input itself, where a kind has such a layer and the shape allows it."""
 
     def __init__(
         self,
@@ -57,6 +59,8 @@ class ReparameterizableBlock(keras.layers.Layer):
         strides: int = 1,
         groups: int = 1,
         *,
+        kernel_size: KernelSize = 3,
+        copies: int = 1,
         dilation_rate: int = 1,
         squeeze_excite: SqueezeExcite | Mapping[str, Any] | None = None,
         activation: Any = "relu",
@@ -74,6 +78,7 @@ class ReparameterizableBlock(keras.layers.Layer):
             ("strides", strides),
             ("groups", groups),
             ("dilation_rate", dilation_rate),
+            ("copies", copies),
         ):
             if not isinstance(value, int) or value < 1:
                 raise InputError(f"`{name}` must be a whole number of at least 1. Received: {value!r}.")
@@ -87,6 +92,8 @@ class ReparameterizableBlock(keras.layers.Layer):
         self.filters = filters
         self.strides = strides
         self.groups = groups
+        self.kernel_size = sides_of(kernel_size)
+        self.copies = copies
         self.dilation_rate = dilation_rate
         if isinstance(squeeze_excite, Mapping):
             squeeze_excite = SqueezeExcite(**squeeze_excite)
@@ -118,43 +125,77 @@ class ReparameterizableBlock(keras.layers.Layer):
             else None
         )
 
-    @abstractmethod
-    def make_branches(self, in_channels: int) -> None:
-        """Creates the branch layers as attributes; called once, while the block is built in training form."""
-
-    @abstractmethod
-    def build_branches(self, input_shape: Shape) -> None:
-        """Builds them."""
-
-    @abstractmethod
-    def call_branches(self, inputs: Tensor, training: bool) -> Tensor:
-        """Their sum, before activation and attention."""
-
-    @abstractmethod
-    def fold_branches(self, read: Read, convert: fold.Convert) -> fold.Linear:
-        """That sum as one convolution, in whatever arithmetic `read` and `convert` lead to."""
-
-    @abstractmethod
-    def release_branches(self) -> None:
-        """Gives up the weights of all branches."""
-
     def build(self, input_shape: Shape) -> None:
         self.in_channels = channels_of(input_shape, self.data_format, self.name)
         check_groups(self.in_channels, self.filters, self.groups, self.name)
         # A convolution tells groups from the kernel's shape, and would take some wrong channel counts for others.
         axis = -1 if self.data_format == "channels_last" else 1
         self.input_spec = keras.InputSpec(ndim=4, axes={axis: self.in_channels})
+        self.kind.check(self.shape)
         if self.deploy:
             self.reparam.build(input_shape)
         else:
-            self.make_branches(self.in_channels)
-            self.build_branches(input_shape)
+            self._build_branches(input_shape)
         if self.attention is not None:
             self.attention.build(self.compute_output_shape(input_shape))
 
     def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         record_input(self, inputs)
         return self.activate(self.reparam(inputs) if self.deploy else self.call_branches(inputs, training))
+
+    @property
+    def shape(self) -> BlockShape:
+        """What the block is in the end, as plain data; it is known once the block is built."""
+        return BlockShape(
+            self.in_channels,
+            self.filters,
+            self.kernel_size,
+            self.strides,
+            self.groups,
+            self.dilation_rate,
+            self.copies,
+        )
+
+    def branch_layers(self) -> dict[str, Any]:
+        """The layer of each branch by name, in training form; None for the input itself."""
+        names = [branch.name for branch in self.kind.branches(self.shape)]
+        return {name: getattr(self, name, None) for name in names}
+
+    def variable(self, path: str) -> Any:
+        """What is at a path of the kind's: a variable, 'conv3x3.norm.gamma', or the number 'conv3x3.norm.epsilon'."""
+        found: Any = self
+        for part in path.split("."):
+            found = getattr(found, part)
+        return found
+
+    def _build_branches(self, input_shape: Shape) -> None:
+        norm: dict[str, Any] = {"momentum": self.momentum, "epsilon": self.epsilon}
+        layout: dict[str, Any] = {"data_format": self.data_format, "dtype": self.dtype_policy}
+        convolution = {
+            "strides": self.strides,
+            "groups": self.groups,
+            "dilation_rate": self.dilation_rate,
+            "kernel_initializer": self.kernel_initializer,
+            "kernel_regularizer": self.kernel_regularizer,
+        }
+        for branch in self.kind.branches(self.shape):
+            layer = branch_layer(branch, self.filters, convolution=convolution, norm=norm, layout=layout)
+            if layer is not None:
+                setattr(self, branch.name, layer)
+        self.norm = BatchNorm(name="norm", **norm, **layout) if self.kind.sum_norm else None
+        for layer in self.branch_layers().values():
+            if layer is not None:
+                layer.build(input_shape)
+        if self.norm is not None:
+            self.norm.build(self.compute_output_shape(input_shape))
+
+    def call_branches(self, inputs: Tensor, training: bool) -> Tensor:
+        """The sum of the branches, before activation and attention."""
+        first, *others = (
+            inputs if layer is None else layer(inputs, training=training) for layer in self.branch_layers().values()
+        )
+        total = sum(others, first)
+        return total if self.norm is None else self.norm(total, training=training)
 
     def activate(self, outputs: Tensor) -> Tensor:
         """What follows the convolution: activation and attention."""
@@ -171,7 +212,7 @@ class ReparameterizableBlock(keras.layers.Layer):
         """The one convolution this block is in inference, as tensors that gradients flow through.
 
         Returns:
-            The kernel (3, 3, C / groups, filters) and the bias (filters,).
+            The kernel (height, width, C / groups, filters) and the bias (filters,).
 
         Example:
             >>> block = RepVGGBlock(8)
@@ -182,26 +223,42 @@ class ReparameterizableBlock(keras.layers.Layer):
         if self.deploy:
             return tensor_of(self.reparam.kernel), tensor_of(self.reparam.bias)
         dtype = self.variable_dtype
-        linear = self.fold_branches(tensor_of, lambda constant: keras.ops.convert_to_tensor(constant, dtype=dtype))
+        linear = self._fold(tensor_of, lambda constant: keras.ops.convert_to_tensor(constant, dtype=dtype))
         return linear.kernel, linear.bias
 
     def get_custom_L2(self) -> Tensor:  # noqa: N802 - the reference implementation's name
-        """The kind's own weight decay, a scalar; only where `has_custom_L2`.
+        """The kind's own weight decay, a scalar, such as the paper's for RepVGG blocks.
 
         Raises:
             InputError: if the kind has none.
+            ConversionError: in deploy form, which has no branches left.
         """
-        raise InputError(
-            f"Block '{self.name}' is a {type(self).__name__}, which has no custom L2 (has_custom_L2 is False). "
-            "Train it with ordinary weight decay on its kernels."
-        )
+        self._require_built()
+        if not self.kind.has_custom_l2:
+            raise InputError(
+                f"Block '{self.name}' is a {self.kind.name}, which has no custom L2. Train it with ordinary weight "
+                "decay on its kernels."
+            )
+        if self.deploy:
+            raise ConversionError(f"Block '{self.name}' is in its deploy form, which has no custom L2.")
+        return self.kind.custom_l2(self._weights(tensor_of), keras.ops)
 
     def folded(self) -> fold.Linear:
         """The same, calculated in NumPy float64."""
         self._require_built()
         if self.deploy:
             return fold.Linear(float64_of(self.reparam.kernel), float64_of(self.reparam.bias))
-        return self.fold_branches(float64_of, np.asarray)
+        return self._fold(float64_of, np.asarray)
+
+    def _fold(self, read: Read, convert: fold.Convert) -> fold.Linear:
+        return self.kind.fold(self._weights(read), self.shape, convert)
+
+    def _weights(self, read: Read) -> Weights:
+        def weights(path: str) -> Any:
+            found = self.variable(path)
+            return found if isinstance(found, int | float) else read(found)
+
+        return weights
 
     def switch_to_deploy(self) -> None:
         """Turns this block, in place, into its single-convolution form; for blocks inside subclassed models.
@@ -221,7 +278,9 @@ class ReparameterizableBlock(keras.layers.Layer):
         last = self.data_format == "channels_last"
         self.reparam.build((None, None, None, self.in_channels) if last else (None, self.in_channels, None, None))
         with _cheap_deletion():
-            self.release_branches()
+            for layer in (*self.branch_layers().values(), self.norm):
+                if layer is not None:
+                    layer.release()
         self.deploy = True
 
     def _require_built(self) -> None:
@@ -256,6 +315,8 @@ class ReparameterizableBlock(keras.layers.Layer):
             "filters": self.filters,
             "strides": self.strides,
             "groups": self.groups,
+            "kernel_size": list(self.kernel_size),
+            "copies": self.copies,
             "dilation_rate": self.dilation_rate,
             "squeeze_excite": asdict(attention) if attention else None,
             "activation": keras.activations.serialize(self.activation),

@@ -1,19 +1,12 @@
 """The block made for integers."""
 
-from typing import Any
+from collections.abc import Iterator
 
-import keras
-
-from repvgg.blocks.base import ReparameterizableBlock
-from repvgg.blocks.branches import BatchNorm, Conv, ConvBatchNorm, Read
-from repvgg.blocks.shapes import Shape
-from repvgg.core import fold
-
-Tensor = Any
+from repvgg.blocks.kind import BlockKind, Branch, Conv, conv_norm
+from repvgg.core.architecture import BlockShape
 
 
-@keras.saving.register_keras_serializable(package="repvgg")
-class QARepVGGBlock(ReparameterizableBlock):
+class QARepVGG(BlockKind):
     """ReLU(BN(BN(conv 3x3) + conv 1x1 + x)); the last branch only where stride is 1 and channels match.
 
     The batch normalization of RepVGG's identity branch divides by the spread of activations, which is next to nothing
@@ -30,42 +23,11 @@ class QARepVGGBlock(ReparameterizableBlock):
         (8, 17, 17, 64)
     """
 
-    def make_branches(self, in_channels: int) -> None:
-        norm: dict[str, Any] = {"momentum": self.momentum, "epsilon": self.epsilon}
-        layout: dict[str, Any] = {"data_format": self.data_format, "dtype": self.dtype_policy}
-        convolution: dict[str, Any] = {
-            "strides": self.strides,
-            "groups": self.groups,
-            "kernel_initializer": self.kernel_initializer,
-            "kernel_regularizer": self.kernel_regularizer,
-        }
-        self.conv3x3 = ConvBatchNorm(
-            self.filters, 3, dilation_rate=self.dilation_rate, name="conv3x3", **convolution, **norm, **layout
-        )
-        self.conv1x1 = Conv(self.filters, 1, name="conv1x1", **convolution, **layout)
-        self.has_identity = self.strides == 1 and in_channels == self.filters
-        self.norm = BatchNorm(name="norm", **norm, **layout)
+    name = "QARepVGGBlock"
+    sum_norm = "bn"
 
-    def build_branches(self, input_shape: Shape) -> None:
-        self.conv3x3.build(input_shape)
-        self.conv1x1.build(input_shape)
-        self.norm.build(self.compute_output_shape(input_shape))
-
-    def call_branches(self, inputs: Tensor, training: bool) -> Tensor:
-        outputs = self.conv3x3(inputs, training=training) + self.conv1x1(inputs)
-        if self.has_identity:
-            outputs = outputs + inputs
-        return self.norm(outputs, training=training)
-
-    def fold_branches(self, read: Read, convert: fold.Convert) -> fold.Linear:
-        point = fold.expand_kernel(read(self.conv1x1.kernel), self.kernel_size, convert)
-        branches = [self.conv3x3.fold(read), fold.Linear(point, 0)]
-        if self.has_identity:
-            same = fold.identity_kernel(self.in_channels, self.groups, self.kernel_size)
-            branches.append(fold.Linear(convert(same), 0))
-        return fold.fold_outer_batch_norm(fold.add_branches(branches), self.norm.read(read))
-
-    def release_branches(self) -> None:
-        self.conv3x3.release()
-        self.conv1x1.release()
-        self.norm.release()
+    def branches(self, shape: BlockShape) -> Iterator[Branch]:
+        yield conv_norm("conv3x3", "rbr_dense", shape.kernel_size)
+        yield Branch("conv1x1", (Conv("rbr_1x1", (1, 1)),))
+        if shape.keeps_shape:
+            yield Branch("identity")

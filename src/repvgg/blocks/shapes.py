@@ -1,8 +1,24 @@
 """Shape arithmetic and its checks, shared by blocks and branches."""
 
+from collections.abc import Sequence
+
 from repvgg.base.errors import InputError
 
 Shape = tuple[int | None, ...]
+KernelSize = int | Sequence[int]
+"""A number for both sides, or height and width."""
+
+
+def sides_of(kernel_size: KernelSize) -> tuple[int, int]:
+    """Height and width of a kernel.
+
+    Raises:
+        InputError: unless both are odd: a kernel with an even side has no centre that other branches could share.
+    """
+    sides = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 and side % 2 for side in sides):
+        raise InputError(f"`kernel_size` is an odd number, or two of them. Received: {kernel_size!r}.")
+    return sides
 
 
 def channels_of(shape: Shape, data_format: str, layer: str) -> int:

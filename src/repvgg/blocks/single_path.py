@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from repvgg.blocks.base import ReparameterizableBlock
+from repvgg.blocks.shapes import KernelSize, sides_of
 from repvgg.blocks.squeeze_excite import pointwise_layer, pool_layer
 from repvgg.core import fold
 from repvgg.core.architecture import SqueezeExcite
@@ -35,7 +36,7 @@ class SinglePath:
         strides: int = 1,
         groups: int = 1,
         dilation_rate: int = 1,
-        kernel_size: int = 3,
+        kernel_size: KernelSize = 3,
         squeeze_excite: SqueezeExcite | None = None,
         activation: Any = "relu",
         data_format: str = "channels_last",
@@ -47,13 +48,14 @@ class SinglePath:
         activation = keras.activations.get(activation)
         late = squeeze_excite is not None and squeeze_excite.position == "before_activation"
         layers: dict[str, Any] = {}
-        if strides > 1:
+        sides = sides_of(kernel_size)
+        if strides > 1 and sides != (1, 1):
             # Keras's "same" pads bottom and right only when the size is even and the stride 2.
-            pad = dilation_rate * (kernel_size // 2)
-            layers[_PAD] = keras.layers.ZeroPadding2D(pad, name=name + _PAD, **shared)
+            pads = tuple(dilation_rate * (side // 2) for side in sides)
+            layers[_PAD] = keras.layers.ZeroPadding2D(pads, name=name + _PAD, **shared)
         layers[""] = keras.layers.Conv2D(
             filters,
-            kernel_size,
+            sides,
             strides=strides,
             padding="valid" if strides > 1 else "same",
             groups=groups,

@@ -1,7 +1,8 @@
 """The names and shapes a RepVGG checkpoint has, as data: no Keras here.
 
-Canonical names are those of the official repository's `repvgg.py`, for every network. Shapes are PyTorch's: kernels
-(out, in / groups, height, width), linear layers (out, in).
+Canonical names are those of the official repository's `repvgg.py`, for every network; in the branches of other kinds of
+block, those that the kind gives. Shapes are PyTorch's: kernels (out, in / groups, height, width), linear layers
+(out, in).
 """
 
 import re
@@ -9,7 +10,9 @@ from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 from repvgg.base.metadata import Form
-from repvgg.core.architecture import Architecture, BlockSpec
+from repvgg.blocks import KINDS
+from repvgg.blocks.kind import BlockKind, Parameter
+from repvgg.core.architecture import Architecture, BlockShape, BlockSpec
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
@@ -31,11 +34,10 @@ PARTS: Final = (
     "rbr_1x1.bn",
     "rbr_reparam",
 )
-"""Modules inside a block. `se` is attention before the activation, `post_se` after it."""
+"""Modules inside the paper's block. `se` is attention before the activation, `post_se` after it."""
 
-UNNORMALIZED_1X1: Final = "rbr_1x1.weight"
-"""The kernel by which a QARepVGG block is known. It and the norm after the sum, `bn`, are in no dialect's table: no
-PyTorch library has that training form under names of its own; they serve networks that come from `.keras` files."""
+REPARAM: Final = "rbr_reparam"
+"""The one convolution of a block in deploy form, of whatever kind it was."""
 
 _NORM_LEAVES = ("weight", "bias", "running_mean", "running_var")
 _COUNTER = "num_batches_tracked"
@@ -73,7 +75,7 @@ def canonical_shapes(
     """
     shapes: dict[str, Shape] = {}
     for spec in architecture.blocks(in_channels):
-        shapes.update(_block_shapes(spec, architecture.block, form))
+        shapes.update(_block_shapes(spec, KINDS[architecture.block], form))
     if num_classes is None:
         return shapes
     shapes.update(_linear(CLASSIFIER, num_classes, architecture.stage_widths[-1]))
@@ -86,7 +88,7 @@ def canonical_shapes(
     return shapes
 
 
-def _block_shapes(spec: BlockSpec, kind: str, form: Form) -> Iterator[tuple[str, Shape]]:
+def _block_shapes(spec: BlockSpec, kind: BlockKind, form: Form) -> Iterator[tuple[str, Shape]]:
     prefix = block_prefix(spec.stage, spec.index)
     width, fan = spec.filters, spec.in_channels // spec.groups
     attention = spec.squeeze_excite
@@ -98,20 +100,16 @@ def _block_shapes(spec: BlockSpec, kind: str, form: Form) -> Iterator[tuple[str,
         yield f"{name}.up.weight", (width, hidden, 1, 1)
         yield f"{name}.up.bias", (width,)
     if form == "deploy":
-        yield f"{prefix}rbr_reparam.weight", (width, fan, 3, 3)
-        yield f"{prefix}rbr_reparam.bias", (width,)
+        yield f"{prefix}{REPARAM}.weight", (width, fan, *spec.shape.kernel_size)
+        yield f"{prefix}{REPARAM}.bias", (width,)
         return
-    if kind == "QARepVGGBlock":
-        yield f"{prefix}rbr_dense.conv.weight", (width, fan, 3, 3)
-        yield from _norm(f"{prefix}rbr_dense.bn", width)
-        yield f"{prefix}{UNNORMALIZED_1X1}", (width, fan, 1, 1)
-        yield from _norm(f"{prefix}bn", width)
-        return
-    if spec.has_identity:
-        yield from _norm(f"{prefix}rbr_identity", width)
-    for branch, size in (("rbr_dense", 3), ("rbr_1x1", 1)):
-        yield f"{prefix}{branch}.conv.weight", (width, fan, size, size)
-        yield from _norm(f"{prefix}{branch}.bn", width)
+    for parameter in torch_ordered(kind, spec.shape):
+        yield prefix + parameter.tensor, parameter.torch_shape
+
+
+def torch_ordered(kind: BlockKind, shape: BlockShape) -> list[Parameter]:
+    """The parameters of a block in the order of PyTorch's modules: those of the input itself are registered first."""
+    return sorted(kind.parameters(shape), key=lambda parameter: not parameter.path.startswith("identity."))
 
 
 def _norm(name: str, width: int) -> Iterator[tuple[str, Shape]]:

@@ -70,7 +70,7 @@ def understand(file: TensorFile, path: Path) -> Checkpoint:
         dialect = detect_dialect(file.tensors)
         canonical = dialect.to_canonical(file.tensors)
         tensors = {canonical[name]: tensor for name, tensor in file.tensors.items() if name in canonical}
-        network = infer({name: tensor.shape for name, tensor in tensors.items()})
+        network = infer({name: tensor.shape for name, tensor in tensors.items()}, dialect.blocks)
         _require_complete(file.tensors, canonical, network, dialect)
         _require_floats(file.tensors)
     # From here on `tensors` alone holds the arrays, so that those already copied into a model can be let go.

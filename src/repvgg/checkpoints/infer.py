@@ -1,13 +1,15 @@
 """From the names and shapes of a checkpoint to the architecture they belong to."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 from repvgg.base.errors import CheckpointError, InputError
 from repvgg.base.metadata import Form
+from repvgg.blocks import KINDS
+from repvgg.blocks.kind import BlockKind
 from repvgg.checkpoints.canonical import (
     AUXILIARY,
-    UNNORMALIZED_1X1,
+    REPARAM,
     Place,
     Shape,
     Shapes,
@@ -15,10 +17,12 @@ from repvgg.checkpoints.canonical import (
     canonical_shapes,
     place_of,
 )
-from repvgg.core.architecture import BASE_WIDTHS, Architecture, SqueezeExcite
+from repvgg.core.architecture import BASE_WIDTHS, PAPERS_BLOCK, Architecture, BlockShape, SqueezeExcite
 from repvgg.models.variants import Variant, find_variant
 
 _PREFERRED_REDUCTIONS = (16, 4)
+_WITH_ALL_BRANCHES = BlockShape(8, 8)
+"""A block whose output is as large as its input has every branch of its kind."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +53,21 @@ def named_variant(architecture: Architecture) -> Variant | None:
     return find_variant(architecture) or find_variant(replace(architecture, auxiliary_heads=True))
 
 
-def infer(shapes: Shapes) -> Inferred:
+def infer(shapes: Shapes, blocks: Collection[str] = tuple(KINDS)) -> Inferred:
     """Reads depths, widths, groups, attention, heads and form from canonical names and PyTorch shapes.
 
     What is missing or too much is not looked for here: compare with `Inferred.shapes()`.
+
+    Args:
+        blocks: the kinds of block that it may consist of.
 
     Raises:
         CheckpointError: if they leave no network to be told.
     """
     places = [place for name in shapes if (place := place_of(name))]
-    form: Form = "training" if any(_is_branch(place) for place in places) else "deploy"
-    kernels = _Kernels(shapes, "rbr_dense.conv.weight" if form == "training" else "rbr_reparam.weight")
+    kind = _kind(places, blocks)
+    form: Form = "deploy" if kind is None else "training"
+    kernels = _Kernels(shapes, f"{REPARAM}.weight" if kind is None else _main_kernel(kind))
     depths = tuple(len({place.block for place in places if place.stage == stage}) for stage in range(1, 5))
     for stage, depth in enumerate(depths, 1):
         if depth == 0:
@@ -74,7 +82,7 @@ def infer(shapes: Shapes) -> Inferred:
             groups=kernels.groups(depths, stem[0], widths),
             squeeze_excite=_attention(shapes, places),
             auxiliary_heads=any(name.startswith(tuple(f"{head}." for head in AUXILIARY)) for name in shapes),
-            block="QARepVGGBlock" if any(place.inner == UNNORMALIZED_1X1 for place in places) else "RepVGGBlock",
+            block=PAPERS_BLOCK if kind is None else kind.name,
         )
         architecture.blocks(stem[1])
         architecture.auxiliary_taps()
@@ -84,8 +92,19 @@ def infer(shapes: Shapes) -> Inferred:
     return Inferred(architecture, form, stem[1], classifier[0] if classifier else None)
 
 
-def _is_branch(place: Place) -> bool:
-    return place.inner.startswith(("rbr_dense.", "rbr_1x1.", "rbr_identity."))
+def _kind(places: Iterable[Place], blocks: Collection[str]) -> BlockKind | None:
+    """The kind of block whose branches have most of these names, or None if there are no branches."""
+    names = {place.inner for place in places}
+    kinds = [KINDS[name] for name in blocks]
+    known = {kind: {parameter.tensor for parameter in kind.parameters(_WITH_ALL_BRANCHES)} for kind in kinds}
+    # Of two kinds with as many names in common, the one that has fewer besides.
+    best = max(known, key=lambda kind: (len(names & known[kind]), -len(known[kind] - names)))
+    return best if names & known[best] else None
+
+
+def _main_kernel(kind: BlockKind) -> str:
+    """The name of the kernel from which the architecture is told: the first one."""
+    return next(parameter.tensor for parameter in kind.parameters(_WITH_ALL_BRANCHES) if parameter.role == "kernel")
 
 
 class _Kernels:

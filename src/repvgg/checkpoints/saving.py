@@ -59,13 +59,13 @@ def save_checkpoint(model: Any, path: str | Path, dialect: str = "official", *, 
 def state_dict(model: Any, dialect: str = "official") -> dict[str, npt.NDArray[Any]]:
     """The tensors that `save_checkpoint` writes, in PyTorch's layout and order."""
     recovered = recover(model)
-    if recovered.form == "training" and recovered.architecture.block != "RepVGGBlock":
+    target = dialect_to_write(dialect, recovered.architecture)
+    if recovered.form == "training" and recovered.architecture.block not in target.blocks:
         raise InputError(
             f"'{model.name}' consists of {recovered.architecture.block}s, whose training form PyTorch's RepVGG lacks. "
             "Save it as .keras with repvgg.save_model, or convert it with repvgg.reparameterize first: the deploy form "
             "is the same for all."
         )
-    target = dialect_to_write(dialect, recovered.architecture)
     slots = slots_of(recovered)
     # The table of shapes knows PyTorch's order; it asks for no tensor that the model does not have.
     shapes = canonical_shapes(recovered.architecture, recovered.form, recovered.in_channels, recovered.num_classes)

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from repvgg.base.errors import InputError
-from repvgg.blocks import BatchNorm, ConvBatchNorm, RepVGGBlock, ops, recorded_inputs
+from repvgg.blocks.layers import BatchNorm, ReparameterizableBlock, recorded_inputs
 from repvgg.models.layers import all_layers
 
 Array = npt.NDArray[Any]
@@ -31,7 +31,8 @@ def settle_statistics(model: Any, images: Any) -> None:
         >>> model = load_checkpoint("deploy.pth", form="training", from_deploy="unfold")  # doctest: +SKIP
         >>> settle_statistics(model, images)  # doctest: +SKIP
     """
-    blocks = [layer for layer in all_layers(model) if isinstance(layer, RepVGGBlock) and not layer.deploy]
+    layers = all_layers(model)
+    blocks = [layer for layer in layers if isinstance(layer, ReparameterizableBlock) and not layer.deploy]
     if not blocks:
         raise InputError(f"'{model.name}' has no block in training form, so it has no statistics to settle.")
     # One pass is enough: as no block's answer changes, neither does any block's input.
@@ -39,29 +40,19 @@ def settle_statistics(model: Any, images: Any) -> None:
         model(keras.ops.convert_to_tensor(images), training=False)
     for block in blocks:
         inputs = keras.ops.convert_to_tensor(recorded[id(block)])
-        for branch in (block.conv3x3, block.conv1x1):
-            _settle(branch.norm, _convolved(branch, inputs), block.data_format)
-        if block.identity is not None:
-            _settle(block.identity, inputs, block.data_format)
+        with recorded_inputs("normalizations") as seen:
+            block.call_branches(inputs, training=False)
+        for norm in all_layers(block):
+            if isinstance(norm, BatchNorm):
+                _settle(norm, seen[id(norm)], block.data_format)
 
 
-def _convolved(branch: ConvBatchNorm, inputs: Any) -> Any:
-    return ops.conv2d(
-        inputs,
-        branch.kernel.value,
-        strides=branch.strides,
-        dilation_rate=branch.dilation_rate,
-        groups=branch.groups,
-        data_format=branch.data_format,
-    )
-
-
-def _settle(norm: BatchNorm, outputs: Any, data_format: str) -> None:
+def _settle(norm: BatchNorm, inputs: Array, data_format: str) -> None:
     def read(variable: Any) -> Array:
         return np.asarray(keras.ops.convert_to_numpy(variable), dtype=np.float64)
 
     axes = (0, 1, 2) if data_format == "channels_last" else (0, 2, 3)
-    values = np.asarray(keras.ops.convert_to_numpy(outputs), dtype=np.float64)
+    values = np.asarray(inputs, dtype=np.float64)
     mean, variance = values.mean(axes), values.var(axes)
     before = norm.read(read)
     norm.gamma.assign(before.scale * np.sqrt(variance + norm.epsilon))

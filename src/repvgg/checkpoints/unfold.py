@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from repvgg.blocks import KINDS
 from repvgg.blocks.branches import EPSILON
-from repvgg.checkpoints.canonical import block_prefix
-from repvgg.core import fold
-from repvgg.core.architecture import Architecture, BlockSpec
+from repvgg.blocks.kind import BlockKind, Parameter
+from repvgg.checkpoints.canonical import REPARAM, block_prefix, torch_ordered
+from repvgg.core.architecture import Architecture, BlockShape
 
 Array = npt.NDArray[Any]
 
@@ -20,9 +21,10 @@ def unfold(
 ) -> dict[str, Array]:
     """The tensors of a training form that computes what the deploy form in `tensors` computes.
 
-    A kernel can be a sum of three branches in endlessly many ways. This one is taken for each block: the 1x1 branch
-    gets a fresh random kernel (PyTorch's initialization, from `seed`), every batch normalization is fresh (gamma and
-    variance 1, beta and mean 0), and the 3x3 branch gets the rest. With t = 1 / sqrt(1 + epsilon),
+    A kernel can be a sum of branches in endlessly many ways. This one is taken for each block: every kernel but that of
+    the first branch is a fresh random one (PyTorch's initialization, from `seed`), every batch normalization is fresh
+    (gamma and variance 1, beta and mean 0), and the first branch gets the rest. For the paper's block, with
+    t = 1 / sqrt(1 + epsilon),
 
         K3 = K / t - (K1 in the centre) - (identity kernel, where the block has that branch),  beta3 = b.
 
@@ -36,36 +38,42 @@ def unfold(
     result: dict[str, Array] = {}
     for spec in architecture.blocks(in_channels):
         prefix = block_prefix(spec.stage, spec.index)
-        kernel, bias = tensors.pop(f"{prefix}rbr_reparam.weight"), tensors.pop(f"{prefix}rbr_reparam.bias")
-        result.update(_unfolded(prefix, spec, kernel, bias, generator))
+        kernel, bias = tensors.pop(f"{prefix}{REPARAM}.weight"), tensors.pop(f"{prefix}{REPARAM}.bias")
+        unfolded = _unfolded(KINDS[architecture.block], spec.shape, kernel, bias, generator)
+        result.update({prefix + name: tensor for name, tensor in unfolded.items()})
     result.update(tensors)
     tensors.clear()
     return result
 
 
 def _unfolded(
-    prefix: str, spec: BlockSpec, kernel: Array, bias: Array, generator: np.random.Generator
+    kind: BlockKind, shape: BlockShape, kernel: Array, bias: Array, generator: np.random.Generator
 ) -> dict[str, Array]:
-    width, fan = kernel.shape[:2]
     # Folding half-precision weights again would not lead back to them, so branches have 32 bits at least.
     dtype = np.result_type(kernel.dtype, np.float32) if kernel.dtype.kind == "f" else np.dtype(np.float32)
-    ones, zeros = np.ones(width), np.zeros(width)
-    fresh = fold.BatchNorm(ones, zeros, zeros, ones, EPSILON)
-    point = generator.uniform(-1, 1, (1, 1, fan, width)) / np.sqrt(fan)
-    # What is stored is what is subtracted: the 3x3 kernel makes up for the rounding of the 1x1 kernel.
-    point = point.astype(dtype).astype(np.float64)
-    rest = kernel.astype(np.float64).transpose(_TO_KERAS) / fresh.scale - fold.expand_kernel(point, 3)
-    if spec.has_identity:
-        rest -= fold.identity_kernel(width, spec.groups)
-
-    def norm(name: str, beta: Array) -> dict[str, Array]:
-        values = {"weight": ones, "bias": beta, "running_mean": zeros, "running_var": ones}
-        return {f"{prefix}{name}.{leaf}": value.astype(dtype) for leaf, value in values.items()}
-
-    return {
-        f"{prefix}rbr_dense.conv.weight": rest.transpose(_TO_TORCH).astype(dtype),
-        **norm("rbr_dense.bn", bias.astype(np.float64)),
-        f"{prefix}rbr_1x1.conv.weight": point.transpose(_TO_TORCH).astype(dtype),
-        **norm("rbr_1x1.bn", zeros),
-        **(norm("rbr_identity", zeros) if spec.has_identity else {}),
+    parameters = {parameter.path: parameter for parameter in torch_ordered(kind, shape)}
+    main = next(parameter for parameter in kind.parameters(shape) if parameter.role == "kernel")
+    beta = main.path.removesuffix("kernel") + "norm.beta"
+    # What is stored is what is subtracted: the first kernel makes up for the rounding of the others.
+    values = {
+        path: _fresh(parameter, generator).astype(dtype).astype(np.float64) for path, parameter in parameters.items()
     }
+    values[main.path] = np.zeros(main.shape)
+    others = kind.fold(lambda path: EPSILON if path.endswith("epsilon") else values[path], shape, np.asarray)
+    scale = values[main.path.removesuffix("kernel") + "norm.gamma"] / np.sqrt(1 + EPSILON)
+    values[main.path] = (kernel.astype(np.float64).transpose(_TO_KERAS) - others.kernel) / scale
+    values[beta] = bias.astype(np.float64) - others.bias
+    return {
+        parameter.tensor: (values[path].transpose(_TO_TORCH) if parameter.role == "kernel" else values[path]).astype(
+            dtype
+        )
+        for path, parameter in parameters.items()
+    }
+
+
+def _fresh(parameter: Parameter, generator: np.random.Generator) -> Array:
+    if parameter.role == "kernel":
+        kernel: Array = generator.uniform(-1, 1, parameter.shape) / np.sqrt(np.prod(parameter.shape[:3]))
+        return kernel
+    one = parameter.path.endswith(("gamma", "moving_variance"))
+    return np.ones(parameter.shape) if one else np.zeros(parameter.shape)

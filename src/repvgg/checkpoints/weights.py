@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from repvgg.base.errors import CheckpointError, InputError
-from repvgg.blocks import AuxiliaryClassifier, BatchNorm, ConvBatchNorm, QARepVGGBlock, RepVGGBlock, SinglePath
 from repvgg.blocks.branches import EPSILON
-from repvgg.checkpoints.canonical import CLASSIFIER, UNNORMALIZED_1X1, block_prefix
+from repvgg.blocks.kind import NORM_LEAVES
+from repvgg.blocks.layers import AuxiliaryClassifier, BatchNorm, SinglePath
+from repvgg.checkpoints.canonical import CLASSIFIER, REPARAM, block_prefix
 from repvgg.checkpoints.mapped import drop_pages
 from repvgg.models.recover import Recovered
 
@@ -55,10 +56,10 @@ def slots_of(network: Recovered) -> dict[str, Slot]:
     """Every variable of a model by the canonical name of its tensor.
 
     Raises:
-        InputError: if the model is of a kind whose weights have no canonical names.
+        InputError: if its batch normalizations have another epsilon than PyTorch's.
     """
     slots: dict[str, Slot] = {}
-    for (name, unit), spec in zip(network.units.items(), network.architecture.blocks(network.in_channels), strict=True):
+    for unit, spec in zip(network.units.values(), network.architecture.blocks(network.in_channels), strict=True):
         prefix = block_prefix(spec.stage, spec.index)
         attention = unit.squeeze_excite
         if attention is not None:
@@ -67,20 +68,17 @@ def slots_of(network: Recovered) -> dict[str, Slot]:
             slots.update(_convolution(f"{prefix}{inner}down", down))
             slots.update(_convolution(f"{prefix}{inner}up", up))
         if isinstance(unit, SinglePath):
-            slots.update(_convolution(f"{prefix}rbr_reparam", unit.convolution))
+            slots.update(_convolution(f"{prefix}{REPARAM}", unit.convolution))
         elif unit.deploy:
-            slots.update(_convolution(f"{prefix}rbr_reparam", unit.reparam))
-        elif isinstance(unit, RepVGGBlock):
-            if unit.identity is not None:
-                slots.update(_norm(f"{prefix}rbr_identity", unit.identity))
-            slots.update(_branch(f"{prefix}rbr_dense", unit.conv3x3))
-            slots.update(_branch(f"{prefix}rbr_1x1", unit.conv1x1))
-        elif isinstance(unit, QARepVGGBlock):
-            slots.update(_branch(f"{prefix}rbr_dense", unit.conv3x3))
-            slots[f"{prefix}{UNNORMALIZED_1X1}"] = Slot(unit.conv1x1.kernel, _KERNEL_AXES)
-            slots.update(_norm(f"{prefix}bn", unit.norm))
+            slots.update(_convolution(f"{prefix}{REPARAM}", unit.reparam))
         else:
-            raise InputError(f"Block '{name}' is a {type(unit).__name__}, whose weights have no canonical names.")
+            for parameter in unit.kind.parameters(unit.shape):
+                owner, _, leaf = parameter.path.rpartition(".")
+                if leaf == "gamma":
+                    module = prefix + parameter.tensor.rpartition(".")[0]
+                    _require_pytorchs_epsilon(module, unit.variable(f"{owner}.epsilon"))
+                axes = _KERNEL_AXES if parameter.role == "kernel" else None
+                slots[prefix + parameter.tensor] = Slot(unit.variable(parameter.path), axes)
     if network.classifier is not None:
         slots.update(_linear(CLASSIFIER, network.classifier))
     for name, head in network.auxiliary.items():
@@ -122,22 +120,19 @@ def _convolution(name: str, layer: Any) -> Iterator[tuple[str, Slot]]:
     yield f"{name}.bias", Slot(layer.bias)
 
 
-def _branch(name: str, layer: ConvBatchNorm) -> Iterator[tuple[str, Slot]]:
-    yield f"{name}.conv.weight", Slot(layer.kernel, _KERNEL_AXES)
-    yield from _norm(f"{name}.bn", layer.norm)
-
-
 def _norm(name: str, layer: BatchNorm) -> Iterator[tuple[str, Slot]]:
-    if layer.epsilon != EPSILON:
+    _require_pytorchs_epsilon(name, layer.epsilon)
+    for leaf, theirs in NORM_LEAVES.items():
+        yield f"{name}.{theirs}", Slot(getattr(layer, leaf))
+
+
+def _require_pytorchs_epsilon(name: str, epsilon: float) -> None:
+    if epsilon != EPSILON:
         # PyTorch keeps it in the program and not in the file: the reader would take its own for ours.
         raise InputError(
-            f"The batch normalization of '{name}' has epsilon={layer.epsilon}; RepVGG checkpoints stand for {EPSILON}. "
+            f"The batch normalization of '{name}' has epsilon={epsilon}; RepVGG checkpoints stand for {EPSILON}. "
             "Convert the model with repvgg.reparameterize first: the deploy form has no batch normalization."
         )
-    yield f"{name}.weight", Slot(layer.gamma)
-    yield f"{name}.bias", Slot(layer.beta)
-    yield f"{name}.running_mean", Slot(layer.moving_mean)
-    yield f"{name}.running_var", Slot(layer.moving_variance)
 
 
 def _linear(name: str, layer: Any) -> Iterator[tuple[str, Slot]]:

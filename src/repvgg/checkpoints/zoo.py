@@ -11,7 +11,7 @@ from repvgg.checkpoints import hub
 from repvgg.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from repvgg.checkpoints.loading import build_model, checkpoint_of
 from repvgg.conversion import reparameterize
-from repvgg.core.architecture import Architecture
+from repvgg.core.architecture import PAPERS_BLOCK, Architecture
 from repvgg.models.model import build_described
 from repvgg.models.saving import load_model, load_weights
 from repvgg.models.variants import Variant, as_trained, get_variant
@@ -145,6 +145,6 @@ def _in_words(architecture: Architecture) -> str:
         parts.append(f"attention {attention.position.replace('_', ' ')} with 1/{attention.reduction} of the channels")
     if architecture.auxiliary_heads:
         parts.append("auxiliary classifiers")
-    if architecture.block != "RepVGGBlock":
+    if architecture.block != PAPERS_BLOCK:
         parts.append(f"made of {architecture.block}s")
     return ", ".join(parts)

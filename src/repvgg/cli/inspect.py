@@ -124,7 +124,7 @@ def _as_json(title: str, cost: "Cost", details: dict[str, Any]) -> dict[str, Any
                 "strides": block.spec.strides,
                 "groups": block.spec.groups,
                 "output_size": block.output_size,
-                "branches": 3 if block.spec.has_identity else 2,
+                "branches": block.branches,
                 "train_parameters": block.train_parameters,
                 "deploy_parameters": block.deploy_parameters,
                 "train_macs": block.train_macs,
@@ -171,7 +171,7 @@ def _print(title: str, architecture: "Architecture", cost: "Cost", side: int, de
             f"{spec.in_channels}>{spec.filters}",
             str(spec.strides),
             str(spec.groups),
-            "3" if spec.has_identity else "2",
+            str(block.branches),
             _short(sum(one.train_parameters for one in alike)),
             _short(sum(one.deploy_parameters for one in alike)),
             f"{sum(one.deploy_macs for one in alike) / 1e6:.0f}",
@@ -189,7 +189,7 @@ def _print(title: str, architecture: "Architecture", cost: "Cost", side: int, de
     )
     total.add_row("GMAC", f"{cost.train_macs / 1e9:.3f}", f"{cost.deploy_macs / 1e9:.3f}")
     total.add_row("Winograd G multiplications", "-", f"{cost.winograd_multiplications / 1e9:.3f}")
-    branches = sum(3 if block.spec.has_identity else 2 for block in cost.blocks)
+    branches = sum(block.branches for block in cost.blocks)
     total.add_row("convolutions and identities", str(branches), str(len(cost.blocks)))
     total.add_row("receptive field", f"{cost.receptive_field} px", f"{cost.receptive_field} px")
     out.print(total)

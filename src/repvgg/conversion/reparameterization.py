@@ -7,7 +7,7 @@ import keras
 
 from repvgg.base.errors import ConversionError
 from repvgg.base.metadata import get_metadata, set_metadata
-from repvgg.blocks import AuxiliaryClassifier, ReparameterizableBlock, SinglePath
+from repvgg.blocks.layers import AuxiliaryClassifier, ReparameterizableBlock, SinglePath
 from repvgg.conversion.self_check import check_block, check_conversion
 from repvgg.models.layers import all_layers
 

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from repvgg.base.errors import VerificationError
-from repvgg.blocks import ReparameterizableBlock, SinglePath, recorded_inputs
+from repvgg.blocks.layers import ReparameterizableBlock, SinglePath, recorded_inputs
 from repvgg.runners.keras import named_outputs, to_numpy
 from repvgg.verification import Difference, difference, differences, worst
 

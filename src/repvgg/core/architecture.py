@@ -11,6 +11,9 @@ STAGES = 4
 BASE_WIDTHS = (64, 128, 256, 512)
 """Channels of stages 1 to 4 at width multiplier 1 (paper, table 2)."""
 
+PAPERS_BLOCK = "RepVGGBlock"
+"""The kind of block where none is named, and the one that stands for all of them once they are converted."""
+
 SqueezeExcitePosition = Literal["before_activation", "after_activation"]
 
 
@@ -36,6 +39,24 @@ class SqueezeExcite:
 
 
 @dataclass(frozen=True)
+class BlockShape:
+    """The one convolution that a block is in the end, and how many copies of its main branch lead to it."""
+
+    in_channels: int
+    filters: int
+    kernel_size: tuple[int, int] = (3, 3)
+    strides: int = 1
+    groups: int = 1
+    dilation_rate: int = 1
+    copies: int = 1
+
+    @property
+    def keeps_shape(self) -> bool:
+        """Whether the output is as large as the input, so that the input itself can be a branch."""
+        return self.strides == 1 and self.in_channels == self.filters
+
+
+@dataclass(frozen=True)
 class BlockSpec:
     """One 3x3 block in its place: the stem (stage 0) or the `index`-th block of a stage."""
 
@@ -47,11 +68,14 @@ class BlockSpec:
     strides: int
     groups: int
     squeeze_excite: SqueezeExcite | None
+    kernel_size: int = 3
+    copies: int = 1
 
     @property
-    def has_identity(self) -> bool:
-        """Whether the training form has the third, identity branch."""
-        return self.strides == 1 and self.in_channels == self.filters
+    def shape(self) -> BlockShape:
+        """What its branches follow from."""
+        sides = (self.kernel_size, self.kernel_size)
+        return BlockShape(self.in_channels, self.filters, sides, self.strides, self.groups, copies=self.copies)
 
 
 @dataclass(frozen=True)
@@ -75,7 +99,7 @@ class Architecture:
     groups: Mapping[int, int] = field(default_factory=dict, hash=False)
     squeeze_excite: SqueezeExcite | None = None
     auxiliary_heads: bool = False
-    block: str = "RepVGGBlock"
+    block: str = PAPERS_BLOCK
 
     def __post_init__(self) -> None:
         for name, values in (("num_blocks", self.num_blocks), ("width_multiplier", self.width_multiplier)):

@@ -65,7 +65,7 @@ def _structures(axes: Any, cost: Cost) -> None:
     columns = {"3x3 + BN": (0.0, BLUE), "1x1 + BN": (1.0, ORANGE), "BN": (2.0, GREEN)}
     for row, block in enumerate(cost.blocks):
         for name, (x, color) in columns.items():
-            if name != "BN" or block.spec.has_identity:
+            if name != "BN" or block.spec.shape.keeps_shape:
                 axes.barh(row, 0.9, left=x, height=0.72, color=color)
         axes.barh(row, 0.9, left=4.2, height=0.72, color=BLUE)
         label = f"{block.spec.in_channels} > {block.spec.filters}" + (" /2" if block.spec.strides == 2 else "")

@@ -11,7 +11,7 @@ from typing import Any
 
 from repvgg.base.files import atomic_output, refuse_existing
 from repvgg.base.metadata import Metadata, get_metadata
-from repvgg.blocks import ReparameterizableBlock
+from repvgg.blocks.layers import ReparameterizableBlock
 from repvgg.conversion import reparameterize
 from repvgg.exporting.int8.artifact import Int8Options, Int8Result, write_int8
 from repvgg.exporting.proof import compared, proved

@@ -1,25 +1,19 @@
 """Parameters, multiplications and receptive fields, counted from the architecture alone.
 
 Counting rule (the one behind the published figures): multiply-accumulates of convolutions and of the classifier;
-batch normalization, bias, activation and pooling are not counted. "Winograd multiplications" take every 3x3
-convolution of stride 1 as F(2x2, 3x3), which needs 16 multiplications where the plain form needs 36 (paper,
+batch normalization, bias, activation and pooling are not counted. "Winograd multiplications" take every dense or
+grouped 3x3 convolution of stride 1 as F(2x2, 3x3), which needs 16 multiplications where the plain form needs 36 (paper,
 section 2.4).
 """
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from repvgg.base.errors import UnknownNameError
+from repvgg.blocks import KINDS
+from repvgg.blocks.kind import BlockKind
 from repvgg.core.architecture import Architecture, BlockSpec
 
 WINOGRAD_SHARE = 4 / 9
-
-NORMALIZATIONS: Mapping[str, Callable[[BlockSpec], int]] = {
-    "RepVGGBlock": lambda spec: 3 if spec.has_identity else 2,
-    # One after the 3x3 convolution, one after the sum.
-    "QARepVGGBlock": lambda _: 2,
-}
-"""Batch normalizations in the training form, by kind of block. Convolutions are the same for all kinds."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +21,7 @@ class BlockCost:
     """What one block costs, at one image size."""
 
     spec: BlockSpec
+    branches: int
     output_size: tuple[int, int]
     train_parameters: int
     deploy_parameters: int
@@ -59,24 +54,27 @@ def _squeeze_excite_weights(spec: BlockSpec) -> int:
     return 2 * spec.filters * spec.squeeze_excite.hidden(spec.filters)
 
 
-def _block_cost(spec: BlockSpec, kind: str, size: tuple[int, int], receptive_field: int) -> BlockCost:
-    dense = 9 * spec.in_channels // spec.groups * spec.filters
-    point = spec.in_channels // spec.groups * spec.filters
+def _block_cost(
+    spec: BlockSpec, kind: BlockKind, input_size: tuple[int, int], size: tuple[int, int], receptive_field: int
+) -> BlockCost:
     attention = _squeeze_excite_weights(spec)
     attention_parameters = (
         attention + spec.filters + spec.squeeze_excite.hidden(spec.filters) if spec.squeeze_excite else 0
     )
-    pixels = size[0] * size[1]
-    normalizations = NORMALIZATIONS[kind](spec)
-    spatial = dense * pixels
+    inputs, pixels = input_size[0] * input_size[1], size[0] * size[1]
+    parameters = list(kind.parameters(spec.shape))
+    dense = spec.kernel_size**2 * spec.in_channels // spec.groups * spec.filters
+    by_winograd = spec.strides == 1 and spec.kernel_size == 3
     return BlockCost(
         spec=spec,
+        branches=sum(1 for _ in kind.branches(spec.shape)),
         output_size=size,
-        train_parameters=dense + point + normalizations * 2 * spec.filters + attention_parameters,
+        train_parameters=sum(one.size for one in parameters if one.role != "statistic") + attention_parameters,
         deploy_parameters=dense + spec.filters + attention_parameters,
-        train_macs=spatial + point * pixels + attention,
-        deploy_macs=spatial + attention,
-        winograd_multiplications=spatial * (WINOGRAD_SHARE if spec.strides == 1 else 1) + attention,
+        train_macs=attention
+        + sum(one.size * (inputs if one.before_stride else pixels) for one in parameters if one.role == "kernel"),
+        deploy_macs=dense * pixels + attention,
+        winograd_multiplications=dense * pixels * (WINOGRAD_SHARE if by_winograd else 1) + attention,
         receptive_field=receptive_field,
     )
 
@@ -92,18 +90,20 @@ def count_cost(
         in_channels: channels of the image.
 
     Raises:
-        UnknownNameError: for a kind of block that is not in `NORMALIZATIONS`.
+        UnknownNameError: for a kind of block that is not in `repvgg.blocks.KINDS`.
     """
-    if architecture.block not in NORMALIZATIONS:
-        raise UnknownNameError("kind of block", architecture.block, NORMALIZATIONS)
+    if architecture.block not in KINDS:
+        raise UnknownNameError("kind of block", architecture.block, KINDS)
+    kind = KINDS[architecture.block]
     height, width = image_size
     receptive_field, jump = 1, 1
     blocks: list[BlockCost] = []
     for spec in architecture.blocks(in_channels):
+        before = height, width
         height, width = -(-height // spec.strides), -(-width // spec.strides)
-        receptive_field += 2 * jump
+        receptive_field += (spec.kernel_size - 1) * jump
         jump *= spec.strides
-        blocks.append(_block_cost(spec, architecture.block, (height, width), receptive_field))
+        blocks.append(_block_cost(spec, kind, before, (height, width), receptive_field))
 
     features = blocks[-1].spec.filters
     head_macs = features * num_classes if num_classes is not None else 0

@@ -7,8 +7,8 @@ import keras
 
 from repvgg.base.errors import InputError
 from repvgg.base.metadata import Form, Metadata, set_metadata
-from repvgg.blocks import BLOCKS, AuxiliaryClassifier, SinglePath
 from repvgg.blocks.branches import torch_initializer
+from repvgg.blocks.layers import BLOCKS, AuxiliaryClassifier, SinglePath
 from repvgg.core.architecture import Architecture, SqueezeExcite
 from repvgg.models.variants import Variant, find_variant
 
@@ -31,6 +31,7 @@ def build_stages(
                 spec.filters,
                 strides=spec.strides,
                 groups=spec.groups,
+                kernel_size=spec.kernel_size,
                 squeeze_excite=spec.squeeze_excite,
                 data_format=data_format,
                 dtype=policy,
@@ -41,6 +42,8 @@ def build_stages(
                 spec.filters,
                 spec.strides,
                 spec.groups,
+                kernel_size=spec.kernel_size,
+                copies=spec.copies,
                 squeeze_excite=spec.squeeze_excite,
                 data_format=data_format,
                 dtype=policy,

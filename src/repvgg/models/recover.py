@@ -8,8 +8,8 @@ import keras
 
 from repvgg.base.errors import InputError
 from repvgg.base.metadata import Form, get_metadata
-from repvgg.blocks import AuxiliaryClassifier, ReparameterizableBlock, SinglePath
-from repvgg.core.architecture import BASE_WIDTHS, Architecture, SqueezeExcite
+from repvgg.blocks.layers import AuxiliaryClassifier, ReparameterizableBlock, SinglePath
+from repvgg.core.architecture import BASE_WIDTHS, PAPERS_BLOCK, Architecture, SqueezeExcite
 from repvgg.models.variants import as_trained
 
 _BLOCK = re.compile(r"stage0|stage([1-4])_block(\d+)")
@@ -105,7 +105,7 @@ def _kernel_channels(unit: Any) -> int:
 
 
 def _kind(unit: Any) -> str:
-    return "RepVGGBlock" if isinstance(unit, SinglePath) else type(unit).__name__
+    return PAPERS_BLOCK if isinstance(unit, SinglePath) else unit.kind.name
 
 
 def _attention(units: list[Any]) -> SqueezeExcite | None:

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 # Importing these registers their classes with Keras, without which no file that names them loads.
-import repvgg.blocks
+import repvgg.blocks.layers
 import repvgg.models.backbone  # noqa: F401
 from repvgg.base.errors import FileError, InputError
 from repvgg.base.files import atomic_output, refuse_existing, require_file

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from repvgg.base.errors import UnknownNameError
-from repvgg.core.architecture import Architecture, SqueezeExcite, alternate_groups
+from repvgg.core.architecture import PAPERS_BLOCK, Architecture, SqueezeExcite, alternate_groups
 from repvgg.models.cost import Cost, count_cost
 
 PAPER = "Ding et al., RepVGG: Making VGG-style ConvNets Great Again, CVPR 2021, arXiv 2101.03697"
@@ -157,7 +157,7 @@ def as_trained(deployed: Architecture, variant_name: str | None) -> Architecture
         variant_name: the variant in the model's metadata, if it has one.
     """
     named = VARIANTS.get(variant_name or "")
-    if named is None or deployed.block != "RepVGGBlock":
+    if named is None or deployed.block != PAPERS_BLOCK:
         return deployed
     same = replace(named.architecture, block=deployed.block, auxiliary_heads=False) == deployed
     return replace(deployed, block=named.architecture.block) if same else deployed

@@ -9,7 +9,7 @@ import numpy as np
 
 from repvgg.base.errors import InputError
 from repvgg.base.metadata import get_metadata, set_metadata
-from repvgg.blocks import BatchNorm, ReparameterizableBlock, SinglePath
+from repvgg.blocks.layers import BatchNorm, ReparameterizableBlock, SinglePath
 from repvgg.blocks.rounded import (
     QUANTIZED,
     FakeQuantization,

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from repvgg.base.metadata import get_metadata
-from repvgg.blocks import AuxiliaryClassifier, ReparameterizableBlock, SinglePath, recorded_inputs
+from repvgg.blocks.layers import AuxiliaryClassifier, ReparameterizableBlock, SinglePath, recorded_inputs
 from repvgg.models.layers import all_layers
 from repvgg.models.saving import load_model
 from repvgg.runners.runner import Runner

@@ -1,12 +1,12 @@
 """A network made ready for `fit`: loss, weight decay, optimizer and schedule of a recipe."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import keras
 
 from repvgg.base.errors import InputError
-from repvgg.blocks import ReparameterizableBlock, RepVGGBlock
+from repvgg.blocks import KINDS
+from repvgg.blocks.layers import ReparameterizableBlock
 from repvgg.models.layers import all_layers
 from repvgg.training.distribution import replicas
 from repvgg.training.recipe import Recipe
@@ -50,37 +50,37 @@ def decayed_variables(model: Any, *, custom_l2: bool = False) -> list[Any]:
 
     Source: the official repository's `set_weight_decay`.
     """
-    custom = {id(kernel) for block in custom_l2_blocks(model) for kernel in _branch_kernels(block)} if custom_l2 else ()
-    identities = {
-        id(layer.identity.gamma)
-        for layer in all_layers(model)
-        if isinstance(layer, RepVGGBlock) and not layer.deploy and layer.identity is not None
-    }
-    return [
-        variable
-        for variable in model.trainable_variables
-        if (len(variable.shape) > 1 or id(variable) in identities) and id(variable) not in custom
-    ]
+    # What a block's list of branches says of each of its variables; elsewhere kernels are told by their axes.
+    said: dict[int, bool] = {}
+    for block in _blocks_in_training_form(model):
+        folded = custom_l2 and block.kind.has_custom_l2
+        for parameter in block.kind.parameters(block.shape):
+            by_itself = not (folded and parameter.role == "kernel")
+            said[id(block.variable(parameter.path))] = parameter.decayed and by_itself
+    if custom_l2:
+        custom_l2_blocks(model)
+    return [variable for variable in model.trainable_variables if said.get(id(variable), len(variable.shape) > 1)]
 
 
-def custom_l2_blocks(model: Any) -> list[RepVGGBlock]:
+def _blocks_in_training_form(model: Any) -> list[ReparameterizableBlock]:
+    return [layer for layer in all_layers(model) if isinstance(layer, ReparameterizableBlock) and not layer.deploy]
+
+
+def custom_l2_blocks(model: Any) -> list[ReparameterizableBlock]:
     """The blocks that have a custom L2.
 
     Raises:
         InputError: if there are re-parameterizable blocks without one, or none at all.
     """
     blocks = [layer for layer in all_layers(model) if isinstance(layer, ReparameterizableBlock)]
-    without = {type(block).__name__ for block in blocks if not isinstance(block, RepVGGBlock)}
+    without = {block.kind.name for block in blocks if not block.kind.has_custom_l2}
     if without or not blocks:
+        known = [kind.name for kind in KINDS.values() if kind.has_custom_l2]
         raise InputError(
-            f"`custom_l2` is defined for RepVGGBlock in its training form; '{model.name}' has "
+            f"`custom_l2` is defined for {', '.join(known)} in its training form; '{model.name}' has "
             f"{', '.join(sorted(without)) or 'no such block'}. Leave it off."
         )
-    return [block for block in blocks if isinstance(block, RepVGGBlock)]
-
-
-def _branch_kernels(block: RepVGGBlock) -> Iterable[Any]:
-    return (block.conv3x3.kernel, block.conv1x1.kernel)
+    return blocks
 
 
 class SGD(keras.optimizers.SGD):

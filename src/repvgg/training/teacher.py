@@ -12,7 +12,7 @@ import numpy as np
 
 from repvgg.base.errors import InputError
 from repvgg.base.metadata import Preprocessing
-from repvgg.blocks import ReparameterizableBlock
+from repvgg.blocks.layers import ReparameterizableBlock
 from repvgg.conversion import reparameterize
 from repvgg.models.layers import all_layers
 from repvgg.runners.classifier import class_logits, softmax

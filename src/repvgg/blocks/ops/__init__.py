@@ -49,14 +49,16 @@ def conv2d(
     dilation_rate: int = 1,
     groups: int = 1,
     data_format: str = "channels_last",
+    padded: bool = True,
 ) -> Tensor:
     """2-D convolution without bias, zero-padded so that the output has ceil(size / strides) pixels a side.
 
     Args:
         inputs: (N, H, W, C), or (N, C, H, W) if `data_format` is "channels_first".
-        kernel: (k, k, C / groups, filters) with odd k.
+        kernel: (height, width, C / groups, filters) with odd sides.
+        padded: whether there is any padding.
     """
-    return _backend_operation("conv2d")(inputs, kernel, strides, dilation_rate, groups, data_format)
+    return _backend_operation("conv2d")(inputs, kernel, strides, dilation_rate, groups, data_format, padded)
 
 
 def batch_norm_training(

@@ -9,14 +9,16 @@ import jax.numpy as jnp
 Tensor = Any
 
 
-def conv2d(inputs: Tensor, kernel: Tensor, strides: int, dilation_rate: int, groups: int, data_format: str) -> Tensor:
-    pad = dilation_rate * (kernel.shape[0] // 2)
+def conv2d(
+    inputs: Tensor, kernel: Tensor, strides: int, dilation_rate: int, groups: int, data_format: str, padded: bool
+) -> Tensor:
+    rows, columns = (dilation_rate * (side // 2) if padded else 0 for side in kernel.shape[:2])
     layout = "NCHW" if data_format == "channels_first" else "NHWC"
     return jax.lax.conv_general_dilated(
         inputs,
         kernel,
         window_strides=(strides, strides),
-        padding=((pad, pad), (pad, pad)),
+        padding=((rows, rows), (columns, columns)),
         rhs_dilation=(dilation_rate, dilation_rate),
         dimension_numbers=(layout, "HWIO", layout),
         feature_group_count=groups,

@@ -12,25 +12,28 @@ IMAGE_CHANNELS = 4
 """What has no more channels than this is taken for images."""
 
 
-def conv2d(inputs: Tensor, kernel: Tensor, strides: int, dilation_rate: int, groups: int, data_format: str) -> Tensor:
+def conv2d(
+    inputs: Tensor, kernel: Tensor, strides: int, dilation_rate: int, groups: int, data_format: str, padded: bool
+) -> Tensor:
     if data_format == "channels_first" and not _has_gpu():
         # TensorFlow's CPU kernels know NHWC only.
-        outputs = conv2d(tf.transpose(inputs, (0, 2, 3, 1)), kernel, strides, dilation_rate, groups, "channels_last")
+        images = tf.transpose(inputs, (0, 2, 3, 1))
+        outputs = conv2d(images, kernel, strides, dilation_rate, groups, "channels_last", padded)
         return tf.transpose(outputs, (0, 3, 1, 2))
-    size = kernel.shape[0]
+    sides = tuple(kernel.shape[:2])
     spatial_first = data_format == "channels_first"
     layout = "NCHW" if spatial_first else "NHWC"
-    if size == 1 and strides > 1:
+    if sides == (1, 1) and strides > 1:
         # A strided 1x1 convolution of few channels corrupts the heap in oneDNN's backward pass; taking every second
         # pixel first is the same mathematics. A pooling window of one pixel does that five times faster than a slice.
         inputs = tf.nn.avg_pool2d(inputs, ksize=1, strides=strides, padding="VALID", data_format=layout)
         strides = 1
-    padding: Any = "SAME"
-    if strides > 1:
+    padding: Any = "SAME" if padded else "VALID"
+    if strides > 1 and padded:
         # "SAME" pads bottom and right only when the size is even.
-        pad = [dilation_rate * (size // 2)] * 2
+        rows, columns = ([dilation_rate * (side // 2)] * 2 for side in sides)
         none = [0, 0]
-        padding = [none, none, pad, pad] if spatial_first else [none, pad, pad, none]
+        padding = [none, none, rows, columns] if spatial_first else [none, rows, columns, none]
         if not _has_gpu() and (kernel.shape[2] > IMAGE_CHANNELS or groups > 1):
             # oneDNN has no input gradient for explicit padding, and TensorFlow's own takes up to ten times as long and
             # knows no groups. Images need no gradient, so there the padding is left to the convolution.

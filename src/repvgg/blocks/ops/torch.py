@@ -9,12 +9,14 @@ from torch.nn import functional
 Tensor = Any
 
 
-def conv2d(inputs: Tensor, kernel: Tensor, strides: int, dilation_rate: int, groups: int, data_format: str) -> Tensor:
+def conv2d(
+    inputs: Tensor, kernel: Tensor, strides: int, dilation_rate: int, groups: int, data_format: str, padded: bool
+) -> Tensor:
     if data_format == "channels_last":
-        outputs = conv2d(inputs.permute(0, 3, 1, 2), kernel, strides, dilation_rate, groups, "channels_first")
+        outputs = conv2d(inputs.permute(0, 3, 1, 2), kernel, strides, dilation_rate, groups, "channels_first", padded)
         return outputs.permute(0, 2, 3, 1)
-    size = kernel.shape[0]
-    if size == 1 and strides > 1:
+    sides = tuple(kernel.shape[:2])
+    if sides == (1, 1) and strides > 1:
         # A strided 1x1 convolution of few channels corrupts the heap in oneDNN's channels-last backward pass; reading
         # every second pixel first is the same mathematics.
         inputs = inputs[:, :, ::strides, ::strides]
@@ -23,7 +25,7 @@ def conv2d(inputs: Tensor, kernel: Tensor, strides: int, dilation_rate: int, gro
         inputs,
         kernel.permute(3, 2, 0, 1),
         stride=strides,
-        padding=dilation_rate * (size // 2),
+        padding=tuple(dilation_rate * (side // 2) for side in sides) if padded else 0,
         dilation=dilation_rate,
         groups=groups,
     )

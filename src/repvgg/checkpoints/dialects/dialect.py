@@ -7,6 +7,7 @@ from functools import cached_property
 
 from repvgg.base.errors import InputError
 from repvgg.checkpoints.canonical import CLASSIFIER, HEADS, block_prefix, place_of
+from repvgg.core.architecture import PAPERS_BLOCK
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Dialect:
             each numbered from 0.
         parts: modules of a block by canonical name; one that is not here cannot be expressed.
         heads: the same for modules outside the blocks.
+        blocks: the kinds of block whose training form it has; the deploy form is the same for all.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Dialect:
     stages: tuple[tuple[str, ...], ...]
     parts: Mapping[str, str]
     heads: Mapping[str, str]
+    blocks: tuple[str, ...] = (PAPERS_BLOCK,)
 
     def to_canonical(self, names: Collection[str]) -> dict[str, str]:
         """Canonical names by this dialect's names; names it does not know are left out."""
