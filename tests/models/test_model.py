@@ -23,6 +23,7 @@ from repvgg.blocks import AuxiliaryClassifier, RepVGGBlock
 from repvgg.checkpoints.zoo import create_model
 from repvgg.conversion import reparameterize
 from repvgg.core.architecture import SqueezeExcite
+from sampling import pairwise
 
 both_forms = pytest.mark.parametrize("deploy", [False, True], ids=["training", "deploy"])
 plus_options: dict[str, Any] = {"squeeze_excite": SqueezeExcite("after_activation", 4), "auxiliary_heads": True}
@@ -169,9 +170,9 @@ def test_weights_by_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.backends
-@both_forms
-@pytest.mark.parametrize(("policy", "compute"), [("mixed_float16", "float16"), ("mixed_bfloat16", "bfloat16")])
-def test_mixed_precision(policy: str, compute: str, deploy: bool) -> None:
+@pairwise({"compute": ["float16", "bfloat16"], "deploy": [False, True]})
+def test_mixed_precision(compute: str, deploy: bool) -> None:
+    policy = f"mixed_{compute}"
     model = trained_like(small_network(dtype=policy, deploy=deploy))
     wide = small_network(deploy=deploy)
     wide.set_weights(values_of(model))
@@ -195,10 +196,15 @@ def test_float64(deploy: bool) -> None:
     assert 1e-9 < relative_error(infer(model, images), infer(narrow, images.astype("float32"))) < 1e-5
 
 
+@pytest.mark.processor
 @pytest.mark.parametrize(
-    "groups", [{}, pytest.param({2: 2, 4: 4}, marks=pytest.mark.backends)], ids=["dense", "grouped"]
+    ("policy", "groups"),
+    [
+        ("float32", {}),
+        pytest.param("mixed_bfloat16", {2: 2, 4: 4}, marks=pytest.mark.backends),
+        ("mixed_float16", {2: 2, 4: 4}),
+    ],
 )
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
 def test_a_step_lowers_the_loss(policy: str, groups: dict[int, int]) -> None:
     model = small_network(dtype=policy, override_groups_map=groups)
     model.compile(

@@ -10,6 +10,7 @@ from fitted import calibration, evaluation, fitted
 from repvgg.exporting.int8 import find_int8
 from repvgg.quantization import scale_channels
 from repvgg.targets.int8 import INT8_TARGETS
+from sampling import sampled
 
 for module in ("onnx", "onnxruntime", "openvino", "nncf", "ai_edge_litert", "sklearn"):
     pytest.importorskip(module)
@@ -32,13 +33,15 @@ def accuracy(model: Any, target: str, scheme: str) -> float:
     return found.report.accuracy
 
 
-@pytest.mark.parametrize("target", list(INT8_TARGETS))
+@pytest.mark.processor
+@pytest.mark.parametrize("target", sampled(INT8_TARGETS, ["onnx"]))
 def test_a_network_that_collapses_is_rescued(target: str) -> None:
     assert accuracy(scaled(), target, "naive") < 0.5
     assert accuracy(scaled(), target, "per-channel") < 0.5
     assert accuracy(scaled(), target, "default") >= accuracy(network(), target, "default") - 0.01
 
 
+@pytest.mark.full
 def test_equalization_of_weights_alone_rescues_it() -> None:
     """Both become the same network up to 2e-3, and round differently then: a few of 300 images change sides."""
     assert accuracy(scaled(), "onnx", "equalized") >= accuracy(network(), "onnx", "equalized") - 0.04
