@@ -5,7 +5,9 @@ import os
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,6 +38,18 @@ def same_initial_weights() -> None:
     import keras
 
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="session")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """`artifact(network, target, precision)` is one of `exported.NETWORKS`, written once. Its folder stays as it is."""
+    from exported import deployed, write
+
+    @cache
+    def written(network: str, target: str, precision: str = "float32") -> Any:
+        return write(deployed(network), tmp_path_factory.mktemp("artifact"), target, precision)
+
+    return written
 
 
 @pytest.fixture

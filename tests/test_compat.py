@@ -10,21 +10,22 @@ import repvgg
 from helpers import infer, random_images, relative_error, trained_like
 from repvgg import compat
 from repvgg.base.errors import ConversionError, InputError, UnknownNameError
+from sampling import sampled
 
 TOLERANCE = 1e-5
 """The issue's limit for a whole network in float32: some 80 roundings."""
 
 
 @pytest.mark.backends
-@pytest.mark.parametrize("name", ["RepVGG-A0", "RepVGG-B1g4"])
+@pytest.mark.parametrize("name", sampled(["RepVGG-A0", "RepVGG-B1g4"], ["RepVGG-A0"]))
 def test_the_tutorials_flow(name: str) -> None:
     model = compat.get_RepVGG_func_by_name(name)(num_classes=10)
-    model.build((None, 160, 160, 3))
+    model.build((None, 96, 96, 3))
     trained_like(model)
 
     deployed = compat.repvgg_model_convert(model, name)
 
-    images = random_images((2, 160, 160, 3))
+    images = random_images((2, 96, 96, 3))
     before = model(images, training=False)
     after = deployed(images, training=False)
     assert relative_error(infer(model, images), infer(deployed, images)) <= TOLERANCE

@@ -26,6 +26,8 @@ from repvgg.blocks import BLOCKS, KINDS, SinglePath
 from repvgg.blocks.kind import Branch, Conv, Norm
 from sampling import pairwise
 
+pytestmark = pytest.mark.processor
+
 TOLERANCES = {"float32": 1e-5, "float64": 1e-12}
 """Relative errors: some hundred roundings of each dtype, for sums of at most 25 * 8 products in another order."""
 
@@ -115,7 +117,6 @@ KERNEL_SIZES = (3, 1, 5, (3, 5))
 
 
 @pytest.mark.backends
-@pytest.mark.processor
 @pairwise(
     {
         "kind": BLOCKS,
@@ -174,7 +175,6 @@ def test_dilation(kind: str, dilation_rate: int, groups: int, dtype: str) -> Non
 
 
 @pytest.mark.backends
-@pytest.mark.processor
 @pairwise({"kind": BLOCKS, "strides": (1, 2), "groups": (1, 2), "attention": SQUEEZE_EXCITE})
 def test_channels_first(kind: str, strides: int, groups: int, attention: str) -> None:
     squeeze_excite = SQUEEZE_EXCITE[attention]

@@ -216,6 +216,7 @@ def test_an_existing_file_is_kept_unless_forced(tmp_path: Path) -> None:
     assert_same_values(values_of(other), values_of(load_checkpoint(path)))
 
 
+@pytest.mark.full
 def test_a_variant_by_name(tmp_path: Path) -> None:
     model = create_model("RepVGG-B1g4", num_classes=2, deploy=True)
     loaded = load_checkpoint(save_checkpoint(model, tmp_path / "b1g4.pth", "mmpretrain"))

@@ -1,5 +1,6 @@
 """What is in an artifact besides the network, and how it comes into place, or does not."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,9 @@ for module in ("onnxruntime", "openvino", "ai_edge_litert"):
 
 
 @pytest.mark.parametrize(("name", "precision"), PAIRS)
-def test_metadata_travel(name: str, precision: str, tmp_path: Path) -> None:
+def test_metadata_travel(name: str, precision: str, artifact: Any) -> None:
     model = deployed("plain")
-    metadata = load_runner(write(model, tmp_path, name, precision).path).metadata
+    metadata = load_runner(artifact("plain", name, precision).path).metadata
     assert metadata.form == "deploy"
     assert metadata.class_names == CLASSES
     assert metadata.preprocessing == repvgg.get_metadata(model).preprocessing
@@ -71,14 +72,15 @@ def test_an_artifact_that_differs_is_not_kept(
 
 
 @pytest.mark.parametrize("name", list(TARGETS))
-def test_overwriting(name: str, tmp_path: Path) -> None:
-    first = write(deployed("plain"), tmp_path, name)
+def test_overwriting(name: str, artifact: Any, tmp_path: Path) -> None:
+    first = artifact("plain", name)
+    shutil.copytree(first.path.parent, tmp_path, dirs_exist_ok=True)
     before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
     with pytest.raises(OutputExistsError, match=r"already exists .* --force"):
         write(deployed("plus"), tmp_path, name)
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
     second = write(deployed("plus"), tmp_path, name, force=True)
-    assert second.path == first.path
+    assert second.path == tmp_path / first.path.name
     assert second.size > first.size
     assert second.size == sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file())
     assert load_runner(second.path)(random_images((1, 64, 64, 3))).shape == (1, 3)
@@ -149,8 +151,10 @@ def test_two_files_appear_together_or_not_at_all(tmp_path: Path, monkeypatch: py
         ("savedmodel", "model/variables/variables.data-00000-of-00001", "TensorFlow"),
     ],
 )
-def test_damaged_artifacts(name: str, part: str, runtime: str, tmp_path: Path) -> None:
-    path = write(deployed("plain"), tmp_path, name).path
+def test_damaged_artifacts(name: str, part: str, runtime: str, artifact: Any, tmp_path: Path) -> None:
+    whole_artifact = artifact("plain", name).path
+    shutil.copytree(whole_artifact.parent, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / whole_artifact.name
     whole = (tmp_path / part).read_bytes()
     (tmp_path / part).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(FileError, match=rf"{runtime} cannot load '.*model"):
@@ -182,10 +186,9 @@ def test_paths_that_are_no_artifact(tmp_path: Path) -> None:
         load_runner(tmp_path / "model.xml")
 
 
-def test_an_artifact_of_ours_without_metadata(tmp_path: Path) -> None:
+def test_an_artifact_of_ours_without_metadata(artifact: Any, tmp_path: Path) -> None:
     """What other tools strip off is missing, and nothing else."""
-    path = write(deployed("plain"), tmp_path, "litert").path
-    with_metadata = path.read_bytes()
+    path, with_metadata = tmp_path / "model.tflite", artifact("plain", "litert").path.read_bytes()
     path.write_bytes(with_metadata[: with_metadata.rindex(b"PK\x03\x04")])
     runner = load_runner(path)
     assert runner.metadata == repvgg.Metadata()

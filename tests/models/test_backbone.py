@@ -56,6 +56,7 @@ def test_levels_are_the_classifiers_stages() -> None:
 
 
 @pytest.mark.backends
+@pytest.mark.processor
 def test_channels_first_is_the_same_network() -> None:
     last = trained_like(make_backbone())
     first = make_backbone(data_format="channels_first", image_shape=(3, None, None))
@@ -74,6 +75,7 @@ def test_the_image_shape() -> None:
         make_backbone(image_shape=(64, 64, None))
 
 
+@pytest.mark.processor
 @every_option
 def test_config_round_trip(options: dict[str, Any]) -> None:
     backbone = trained_like(make_backbone(**options))

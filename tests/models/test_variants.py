@@ -11,6 +11,7 @@ from repvgg.base.errors import InputError, UnknownNameError
 from repvgg.checkpoints.zoo import create_model
 from repvgg.core.architecture import Architecture
 from repvgg.models.variants import VARIANTS, find_variant, get_variant, list_variants
+from sampling import sampled
 
 
 class Row(NamedTuple):
@@ -135,7 +136,7 @@ def test_variants_cannot_be_changed() -> None:
         get_variant("RepVGG-B1g2").architecture.groups[2] = 8  # type: ignore[index]
 
 
-@pytest.mark.parametrize("name", ["RepVGG-A0", "RepVGG-B1g4", "RepVGG-D2se", "RepVGGplus-L2pse"])
+@pytest.mark.parametrize("name", sampled([row.name for row in PUBLISHED], ["RepVGG-A0", "RepVGG-B1g4"]))
 def test_built_networks_have_the_counted_parameters(name: str) -> None:
     row = next(row for row in PUBLISHED if row.name == name)
     training = create_model(name)

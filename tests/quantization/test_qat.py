@@ -33,6 +33,8 @@ from repvgg.quantization.qat import finish_qat, prepare_qat, simulate
 from repvgg.quantization.qat_scales import LayerScales, QuantizationScales
 from repvgg.quantization.scaling import scale_channels
 
+pytestmark = pytest.mark.processor
+
 LABELS = np.arange(8) % 5
 
 

@@ -15,6 +15,8 @@ from repvgg.quantization.ranges import Limits, input_limits, rounded_input
 from repvgg.quantization.rounding import rounded_activations, rounded_weights, signal_to_noise, weight_scales
 from repvgg.quantization.steps import Step, Steps, apply, copied, kernel_of, linear_part
 
+pytestmark = pytest.mark.processor
+
 IMAGES = 1 + random_images((64, 24, 24, 3), seed=5)
 """Not around 0, for there errors of weights have no mean."""
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,8 +91,8 @@ READERS: dict[str, Callable[[Path], Counter[str]]] = {
 
 @pytest.mark.parametrize("network", ["plain", "grouped"])
 @pytest.mark.parametrize("name", list(EXPECTED))
-def test_the_graph_holds_what_the_network_is(name: str, network: str, tmp_path: Path) -> None:
-    assert READERS[name](write(deployed(network), tmp_path, name).path) == EXPECTED[name]
+def test_the_graph_holds_what_the_network_is(name: str, network: str, artifact: Any) -> None:
+    assert READERS[name](artifact(network, name).path) == EXPECTED[name]
 
 
 @pytest.mark.parametrize("name", list(EXPECTED))
@@ -101,8 +102,8 @@ def test_what_options_add(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", list(WEIGHTS))
-def test_what_float16_adds(name: str, tmp_path: Path) -> None:
-    found = READERS[name](write(deployed("plain"), tmp_path, name, "float16").path)
+def test_what_float16_adds(name: str, artifact: Any) -> None:
+    found = READERS[name](artifact("plain", name, "float16").path)
     # A kernel and a bias each for 6 convolutions and the classifier; some formats share equal constants.
     assert 0 < found.pop(WEIGHTS[name]) <= 2 * 7
     assert found == EXPECTED[name]

@@ -53,6 +53,7 @@ def test_larger_model_with_shared_and_nested_layers(name: str, larger: Any, tmp_
 
 
 @pytest.mark.backends
+@pytest.mark.processor
 @pytest.mark.parametrize("name", ADAPTING)
 def test_from_every_backend(name: str, tmp_path: Path) -> None:
     """No target needs TensorFlow as Keras's backend, and grouped convolutions are no trouble."""

@@ -22,6 +22,8 @@ from repvgg.quantization.qat_scales import QuantizationScales
 from repvgg.targets.onnx import qdq
 from repvgg.targets.onnx.qdq import export_qdq
 
+pytestmark = pytest.mark.processor
+
 
 @both_grids
 @pytest.mark.parametrize("kind", BLOCKS)

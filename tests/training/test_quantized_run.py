@@ -12,6 +12,8 @@ from repvgg.quantization.qat_scales import QuantizationScales
 from repvgg.training.quantized import quantized_start
 from sampling import sampled
 
+pytestmark = pytest.mark.processor
+
 pytest.importorskip("onnxruntime")
 
 
@@ -20,7 +22,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_images(tmp_path_factory.mktemp("data"))
 
 
-@pytest.mark.processor
 @pytest.mark.parametrize("per_channel", sampled([False, True], [True]))
 def test_from_a_trained_network_to_integers(data: Path, tmp_path: Path, per_channel: bool) -> None:
     model = small_model()

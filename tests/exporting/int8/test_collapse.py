@@ -12,6 +12,8 @@ from repvgg.quantization import scale_channels
 from repvgg.targets.int8 import INT8_TARGETS
 from sampling import sampled
 
+pytestmark = pytest.mark.processor
+
 for module in ("onnx", "onnxruntime", "openvino", "nncf", "ai_edge_litert", "sklearn"):
     pytest.importorskip(module)
 
@@ -33,7 +35,6 @@ def accuracy(model: Any, target: str, scheme: str) -> float:
     return found.report.accuracy
 
 
-@pytest.mark.processor
 @pytest.mark.parametrize("target", sampled(INT8_TARGETS, ["onnx"]))
 def test_a_network_that_collapses_is_rescued(target: str) -> None:
     assert accuracy(scaled(), target, "naive") < 0.5

@@ -20,6 +20,8 @@ from repvgg.targets.int8 import INT8_TARGETS
 from repvgg.targets.stock_layers import scale_and_shift
 from sampling import sampled
 
+pytestmark = pytest.mark.processor
+
 for module in ("onnx", "onnxruntime", "openvino", "nncf", "ai_edge_litert", "sklearn"):
     pytest.importorskip(module)
 
@@ -61,7 +63,6 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Ex
     return write
 
 
-@pytest.mark.processor
 @pytest.mark.parametrize(
     ("name", "target"),
     sampled(

@@ -21,6 +21,8 @@ from repvgg.targets import TARGETS, Settings
 from repvgg.targets.int8 import INT8_TARGETS
 from repvgg.targets.onnx import quantize as onnx_int8
 
+pytestmark = pytest.mark.processor
+
 for module in ("onnx", "onnxruntime", "sklearn"):
     pytest.importorskip(module)
 
