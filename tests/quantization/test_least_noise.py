@@ -1,5 +1,6 @@
 """Scales of channels with which eight bits make the least noise."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from repvgg.quantization.links import Weights, find_links
 from repvgg.quantization.ranges import input_limits, rounded_input
 from repvgg.quantization.rounding import rounded_weights, signal_to_noise
 from repvgg.quantization.steps import Steps, apply, copied, kernel_of, linear_part
+from sampling import sampled
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -43,8 +45,10 @@ def searched(model: Any, per_channel: bool, monkeypatch: pytest.MonkeyPatch) -> 
     return seen[0], seen[1], seen[2]
 
 
-@pytest.mark.parametrize("per_channel", [True, False])
-@pytest.mark.parametrize("name", list(NETWORKS))
+@pytest.mark.parametrize(
+    ("name", "per_channel"),
+    sampled(itertools.product(NETWORKS, [True, False]), [("plain", True), ("grouped", False), ("attention", True)]),
+)
 def test_the_slope_and_the_minimum(name: str, per_channel: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     noise, first, found = searched(deployed(name), per_channel, monkeypatch)
     generator = np.random.default_rng(0)

@@ -1,5 +1,6 @@
 """Grids, and weights that are rounded so that errors cancel."""
 
+import itertools
 from typing import Any
 
 import keras
@@ -14,6 +15,7 @@ from repvgg.quantization.moments import input_moments
 from repvgg.quantization.ranges import Limits, input_limits, rounded_input
 from repvgg.quantization.rounding import rounded_activations, rounded_weights, signal_to_noise, weight_scales
 from repvgg.quantization.steps import Step, Steps, apply, copied, kernel_of, linear_part
+from sampling import sampled
 
 pytestmark = pytest.mark.processor
 
@@ -110,8 +112,10 @@ def test_bias_correction_takes_the_mean_error_away(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("per_channel", [True, False])
-@pytest.mark.parametrize("name", ["plain", "grouped"])
+@pytest.mark.parametrize(
+    ("name", "per_channel"),
+    sampled(itertools.product(["plain", "grouped"], [True, False]), [("plain", False), ("grouped", True)]),
+)
 def test_compensated_weights_lie_on_the_grid_and_come_closer(name: str, per_channel: bool) -> None:
     model = repvgg.reparameterize(trained_like(small_network(**networks()[name])))
     compensated = corrected(model, IMAGES, per_channel=per_channel, compensate=True)
