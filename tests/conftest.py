@@ -1,16 +1,21 @@
 """What every test module relies on: the backend is chosen before anything imports Keras."""
 
 import os
-
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
+import sys
 from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# Test files may have the same names in several folders; what they share is imported by its name alone.
+HERE = Path(__file__).parent
+sys.path[:0] = sorted({str(file.parent) for file in HERE.rglob("*.py") if not file.name.startswith("test_")})
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

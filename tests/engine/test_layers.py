@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from networks import ISAS, error_of, network, schedule_of
+from plain_networks import ISAS, error_of, network, schedule_of
 
 from repvgg.engine.schedule import Direct, Winograd
 

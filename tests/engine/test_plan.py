@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from networks import attention, convolution, network, weights
+from plain_networks import attention, convolution, network, weights
 
 from repvgg.base.errors import InputError
 from repvgg.engine.plan import Convolution, Dense, GlobalAverage, Plan
