@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -278,3 +279,35 @@ def test_version_and_help(run) -> None:  # type: ignore[no-untyped-def]
     help_text = run("--help").output
     for command in ("list", "inspect", "demo", "evaluate", "predict", "convert", "verify", "export"):
         assert f"│ {command}" in help_text
+
+
+@pytest.mark.parametrize("command", ["list", "train", "predict"])
+def test_a_misspelt_backend_is_one_sentence(run, monkeypatch: pytest.MonkeyPatch, command: str) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setenv("KERAS_BACKEND", "foo")
+    result = run(command, "flowers")
+    assert result.status == 2
+    assert result.errors.strip() == (
+        "Error: The environment variable KERAS_BACKEND is 'foo', and repvgg runs on tensorflow, jax, torch. "
+        "Set it to one of them, or unset it."
+    )
+
+
+def test_a_misspelt_backend_in_keras_own_settings(tmp_path: Path) -> None:
+    for name, message in (
+        ("foo", "Unable to import backend"),
+        ("numpy", "set to run on 'numpy', which repvgg cannot use"),
+    ):
+        (tmp_path / "keras.json").write_text(json.dumps({"backend": name}))
+        environment = {**os.environ, "KERAS_HOME": str(tmp_path)}
+        environment.pop("KERAS_BACKEND")
+        finished = subprocess.run(
+            [sys.executable, "-m", "repvgg", "shard", tmp_path, tmp_path / "out"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert finished.returncode == 2
+        assert message in finished.stderr
+        assert "Traceback" not in finished.stderr
+        assert "keras.json" in finished.stderr

@@ -1,5 +1,6 @@
 """The demo on a handful of digits: everything it promises is there, runs and agrees."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from PIL import Image
 from rich.console import Console
 
 from repvgg import demo
+from repvgg.base import progress
 from repvgg.base.errors import OutputExistsError
 from repvgg.demo.digits import ShiftedBatches, load_digits
 from repvgg.evaluation.prediction import predict
@@ -28,9 +30,15 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
         digits.test_pictures[:48],
     )
     path = tmp_path_factory.mktemp("demo") / "output"
+    stream = io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo, "load_digits", lambda: few)
-        demo.run(path, epochs=1, seed=0, force=False, out=Console(quiet=True))
+        patch.setattr(progress, "SILENCE", 0.05)
+        demo.run(path, epochs=1, seed=0, force=False, out=Console(file=stream, width=200))
+    told = stream.getvalue()
+    assert "epoch   1  loss " in told, "without a terminal, a line an epoch"
+    assert "training: 0 of 2 steps, 0 %, compiling, 0:00:" in told
+    assert "checking both forms and the file: 0:00:" in told
     return path
 
 

@@ -21,6 +21,7 @@ from small_run import BATCH, CLASSES, EPOCHS, make_images, small_model, small_se
 
 import repvgg
 from helpers import assert_same_values, values_of
+from repvgg.base import progress
 from repvgg.base.errors import InputError, InterruptedTrainingError, OutputExistsError, TrainingDivergedError
 from repvgg.training.state import load_state, saved_steps
 from sampling import sampled
@@ -35,9 +36,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing interrupted."""
+    """A run that nothing interrupted; what it printed, where there is no terminal, lies beside it."""
     output = tmp_path_factory.mktemp("runs") / "whole"
-    repvgg.train(data, small_model(), output=output, **small_settings())
+    stream = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(progress, "SILENCE", 0.05)
+        repvgg.train(data, small_model(), output=output, out=Console(file=stream, width=200), **small_settings())
+    (output.parent / "told.txt").write_text(stream.getvalue())
     return output
 
 
@@ -89,6 +94,19 @@ def test_what_a_run_leaves(data: Path, finished: Path) -> None:
     assert metadata.verification is not None
     assert metadata.verification["validation"]["same_class"] == 12
     assert repvgg.verify(best, deployed).passed
+
+
+def test_it_is_never_silent(finished: Path) -> None:
+    """A line an epoch; and before the first and after the last, what is going on and for how long."""
+    told = (finished.parent / "told.txt").read_text()
+    epochs = [line for line in told.splitlines() if line.startswith("epoch ")]
+    assert [int(line.split()[1]) for line in epochs] == list(range(1, EPOCHS + 1))
+    before, after = told.split(epochs[0])[0], told.split(epochs[-1])[1]
+    assert "training: 0 of 16 steps, 0 %, compiling, 0:00:" in before
+    assert "Converting the best network, of epoch" in after
+    assert "comparing both forms on 12 validation images" in after
+    assert "converting: 0:00:" in after
+    assert "saving and drawing: 0:00:" in after
 
 
 def test_it_learns(finished: Path) -> None:

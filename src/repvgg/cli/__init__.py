@@ -12,7 +12,7 @@ import typer
 import repvgg
 from repvgg.base.errors import InputError, InterruptedTrainingError, TrainingError, VerificationError
 from repvgg.cli import convert, demo, evaluate, export, fetch, inspect, list_variants, predict, shard, train, verify
-from repvgg.cli.terminal import error_console
+from repvgg.cli.terminal import check_backend_name, error_console
 
 app = typer.Typer(
     name="repvgg",
@@ -42,11 +42,11 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001 - its callback does everything
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    pass
+    check_backend_name()
 
 
 def main() -> None:

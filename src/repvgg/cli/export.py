@@ -71,6 +71,7 @@ def command(
     """
     from repvgg.base.files import refuse_existing
     from repvgg.cli.int8 import print_int8
+    from repvgg.cli.progress import progress_bar
     from repvgg.cli.terminal import console, human_size, start_keras
     from repvgg.cli.verify import print_report
     from repvgg.targets import format_of
@@ -82,24 +83,25 @@ def command(
     from repvgg.checkpoints import load_checkpoint
     from repvgg.exporting import export
 
-    result = export(
-        load_checkpoint(source),
-        output,
-        target,
-        precision,
-        batch=batch,
-        image_size=image_size,
-        softmax=softmax,
-        with_preprocessing=with_preprocessing,
-        calibration=calibration,
-        evaluation=evaluation,
-        max_drop=max_drop,
-        scheme=scheme,
-        calibration_count=count,
-        seed=seed,
-        picture=picture,
-        force=force,
-    )
+    with progress_bar("quantizing" if precision == "int8" else "exporting"):
+        result = export(
+            load_checkpoint(source),
+            output,
+            target,
+            precision,
+            batch=batch,
+            image_size=image_size,
+            softmax=softmax,
+            with_preprocessing=with_preprocessing,
+            calibration=calibration,
+            evaluation=evaluation,
+            max_drop=max_drop,
+            scheme=scheme,
+            calibration_count=count,
+            seed=seed,
+            picture=picture,
+            force=force,
+        )
     out = console()
     if result.converted:
         out.print(f"{source} is in training form; it was converted first.", soft_wrap=True)

@@ -23,6 +23,7 @@ def load_network(path: Path) -> "Runner":
         FileError: if it is missing, damaged or of an unknown kind.
         MissingDependencyError: if its runtime is not installed.
     """
+    from repvgg.cli.progress import progress_bar
     from repvgg.cli.terminal import start_keras
     from repvgg.runners import RUNNERS, load_runner
 
@@ -33,9 +34,10 @@ def load_network(path: Path) -> "Runner":
         )
     if path.suffix not in _WITHOUT_KERAS:
         start_keras()
-    if path.suffix not in CHECKPOINT_SUFFIXES or path.is_dir():
-        return load_runner(path)
-    from repvgg.checkpoints import load_checkpoint
-    from repvgg.runners.keras import KerasRunner
+    with progress_bar(f"loading {path.name}"):
+        if path.suffix not in CHECKPOINT_SUFFIXES or path.is_dir():
+            return load_runner(path)
+        from repvgg.checkpoints import load_checkpoint
+        from repvgg.runners.keras import KerasRunner
 
-    return KerasRunner(load_checkpoint(path), name=path.name)
+        return KerasRunner(load_checkpoint(path), name=path.name)

@@ -3,19 +3,35 @@
 import os
 import sys
 import tempfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from repvgg.base.errors import InputError, MissingDependencyError
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+BACKENDS = ("tensorflow", "jax", "torch")
+"""What Keras may run on here, in the words of KERAS_BACKEND."""
+
+_SETTINGS = (
+    f"Set the environment variable KERAS_BACKEND to one of {', '.join(BACKENDS)}, or 'backend' in Keras's file of "
+    "settings, ~/.keras/keras.json."
+)
+
+UNBOUNDED = 10_000
+"""Columns where there is no terminal."""
 
 FORCE_HELP = "Replace an output that exists."
 
 
 def console() -> "Console":
-    """For results."""
+    """For results. In a file or a pipe there is no edge to cut a table at, unless COLUMNS says so."""
     from rich.console import Console
 
-    return Console(highlight=False)
+    out = Console(highlight=False)
+    if not out.is_terminal and "COLUMNS" not in os.environ:
+        out.width = UNBOUNDED
+    return out
 
 
 def error_console() -> "Console":
@@ -25,11 +41,29 @@ def error_console() -> "Console":
     return Console(stderr=True, highlight=False)
 
 
+def check_backend_name() -> None:
+    """Looks at KERAS_BACKEND before seconds of imports do.
+
+    Raises:
+        InputError: if it names no backend of ours.
+    """
+    name = os.environ.get("KERAS_BACKEND")
+    if name and name not in BACKENDS:
+        raise InputError(
+            f"The environment variable KERAS_BACKEND is '{name}', and repvgg runs on {', '.join(BACKENDS)}. Set it to "
+            "one of them, or unset it."
+        )
+
+
 def start_keras() -> None:
     """Imports Keras without the start-up log of its backend, which is no news to somebody who runs a command.
 
     TensorFlow's libraries write to standard error before any setting of theirs is read, so the file descriptor itself
     is turned away meanwhile; what was written comes back if the import fails.
+
+    Raises:
+        InputError: if Keras's own settings choose a backend that is none of ours.
+        MissingDependencyError: if the backend is not installed.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
@@ -37,13 +71,19 @@ def start_keras() -> None:
     with tempfile.TemporaryFile() as log:
         os.dup2(log.fileno(), 2)
         try:
-            import keras
-
+            keras = _import_keras()
             if keras.backend.backend() == "tensorflow":
                 import tensorflow as tf
 
                 tf.get_logger().setLevel("ERROR")
                 tf.config.list_physical_devices()
+        except ModuleNotFoundError as error:
+            if error.name not in BACKENDS:
+                raise
+            raise MissingDependencyError(
+                f"Keras is set to run on '{error.name}', which is not installed: pip install {error.name}. Or choose "
+                f"another: KERAS_BACKEND is one of {', '.join(BACKENDS)}."
+            ) from error
         except BaseException:
             log.seek(0)
             os.write(terminal, log.read())
@@ -51,6 +91,19 @@ def start_keras() -> None:
         finally:
             os.dup2(terminal, 2)
             os.close(terminal)
+
+
+def _import_keras() -> Any:
+    try:
+        import keras
+    except ValueError as error:
+        # Keras's own words for a name in its file of settings that it does not know.
+        if "backend" not in str(error):
+            raise
+        raise InputError(f"Keras does not start: {error}. {_SETTINGS}") from error
+    if keras.backend.backend() not in BACKENDS:
+        raise InputError(f"Keras is set to run on '{keras.backend.backend()}', which repvgg cannot use. {_SETTINGS}")
+    return keras
 
 
 def human_size(size: int) -> str:

@@ -17,6 +17,7 @@ from repvgg.base.dependencies import require
 from repvgg.base.errors import VerificationError
 from repvgg.base.files import refuse_existing
 from repvgg.base.metadata import set_metadata
+from repvgg.base.progress import working
 from repvgg.checkpoints.zoo import create_model
 from repvgg.conversion import reparameterize
 from repvgg.demo.digits import CLASS_NAMES, PREPROCESSING, Digits, load_digits, save_examples
@@ -94,36 +95,37 @@ def _fill(folder: Path, *, epochs: int, seed: int, out: Console) -> None:
     )
     history = train(model, digits, epochs=epochs, seed=seed, out=out)
 
-    deployed = reparameterize(model)
-    report = verify(model, deployed, digits.test_images, rtol=LIMIT)
-    _require_agreement(report)
-    set_metadata(deployed, verification=report.to_dict())
-    save_model(model, folder / "digits-train.keras")
-    save_model(deployed, folder / "digits-deploy.keras")
-    exported = export(deployed, folder / "digits.onnx", images=digits.test_images)
-    out.print(f"Converted and verified: {report.summary()}", soft_wrap=True)
-    out.print(f"Exported and verified: {exported.report.summary()}", soft_wrap=True)
+    with working(out, "checking both forms and the file"):
+        deployed = reparameterize(model)
+        report = verify(model, deployed, digits.test_images, rtol=LIMIT)
+        _require_agreement(report)
+        set_metadata(deployed, verification=report.to_dict())
+        save_model(model, folder / "digits-train.keras")
+        save_model(deployed, folder / "digits-deploy.keras")
+        exported = export(deployed, folder / "digits.onnx", images=digits.test_images)
+        out.print(f"Converted and verified: {report.summary()}", soft_wrap=True)
+        out.print(f"Exported and verified: {exported.report.summary()}", soft_wrap=True)
 
-    parameters = (_trainable(model), deployed.count_params(), deployed.count_params())
-    rows, logits = _measure(folder, digits, parameters)
-    for row in rows:
-        if row.relative_difference > LIMIT or row.same_class != len(digits.test_labels):
-            raise VerificationError(
-                f"{row.file} differs from the trained network by {row.relative_difference:.1e} (limit {LIMIT:.0e}); "
-                f"{row.same_class} of {len(digits.test_labels)} test images get the same class."
-            )
-    examples = save_examples(digits, folder / "examples")
-    draw_demo(
-        folder / "demo.png",
-        history=history,
-        cost=get_variant(VARIANT).cost(num_classes=10, image_size=32),
-        report=report,
-        pictures=digits.test_pictures,
-        labels=digits.test_labels,
-        logits=logits,
-        class_names=CLASS_NAMES,
-    )
-    _write_readme(folder, rows, digits, len(examples))
+        parameters = (_trainable(model), deployed.count_params(), deployed.count_params())
+        rows, logits = _measure(folder, digits, parameters)
+        for row in rows:
+            if row.relative_difference > LIMIT or row.same_class != len(digits.test_labels):
+                raise VerificationError(
+                    f"{row.file} differs from the trained network by {row.relative_difference:.1e} (limit {LIMIT:.0e});"
+                    f" {row.same_class} of {len(digits.test_labels)} test images get the same class."
+                )
+        examples = save_examples(digits, folder / "examples")
+        draw_demo(
+            folder / "demo.png",
+            history=history,
+            cost=get_variant(VARIANT).cost(num_classes=10, image_size=32),
+            report=report,
+            pictures=digits.test_pictures,
+            labels=digits.test_labels,
+            logits=logits,
+            class_names=CLASS_NAMES,
+        )
+        _write_readme(folder, rows, digits, len(examples))
     out.print(_table(rows, len(digits.test_labels)))
 
 

@@ -5,9 +5,10 @@ from typing import Any
 import keras
 from rich.console import Console
 
+from repvgg.base.progress import working
 from repvgg.demo.digits import Digits, ShiftedBatches
 from repvgg.training.compiled import compiles_fast
-from repvgg.training.progress import ProgressBar, progress_bar
+from repvgg.training.progress import ProgressBar, epoch_line
 from repvgg.training.speed import prepare_machine
 
 BATCH_SIZE = 64
@@ -36,12 +37,16 @@ def train(model: Any, digits: Digits, *, epochs: int, seed: int, out: Console) -
         metrics=["accuracy"],
         jit_compile=compiles_fast(),
     )
-    with progress_bar(out, "training") as bar:
+    # Without a terminal there is no bar to look at, and a line an epoch says how it goes.
+    lines = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: out.print(epoch_line({"epoch": epoch + 1, **logs}))
+    )
+    with working(out, "training", steps, unit="steps") as work:
         history = trainer.fit(
             batches,
             epochs=epochs,
             validation_data=(digits.test_images, digits.test_labels),
             verbose=0,
-            callbacks=[ProgressBar(bar, steps=steps)],
+            callbacks=[ProgressBar(work), *([] if out.is_terminal else [lines])],
         )
     return dict(history.history)

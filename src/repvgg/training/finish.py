@@ -1,5 +1,6 @@
 """The end of a run: convert the best network, compare both forms on every validation image, draw, and tell."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ from rich.table import Table
 
 from repvgg.base.errors import VerificationError
 from repvgg.base.metadata import Preprocessing, get_metadata, set_metadata
+from repvgg.base.progress import working
 from repvgg.conversion import reparameterize
 from repvgg.evaluation.metrics import Tally
 from repvgg.models.saving import save_model
@@ -59,9 +61,13 @@ def finish(
     Raises:
         VerificationError: if the two forms differ; nothing of the deploy form is kept.
     """
-    deployed = reparameterize(network)
-    report = verify(network, deployed, rtol=RTOL)
-    comparison = compare(KerasRunner(network), KerasRunner(deployed), validation, progress.best_epoch or 0)
+    with working(console, "converting"):
+        deployed = reparameterize(network)
+        report = verify(network, deployed, rtol=RTOL)
+    with working(console, "comparing", len(validation), unit="images") as work:
+        comparison = compare(
+            KerasRunner(network), KerasRunner(deployed), validation, progress.best_epoch or 0, advance=work.advance
+        )
     outcome = comparison.outcome
     if not report.passed or outcome.relative_difference > RTOL:
         raise VerificationError(
@@ -70,9 +76,10 @@ def finish(
             f"'{folder.path}', and the deploy form is not."
         )
     set_metadata(deployed, verification={**report.to_dict(), "validation": asdict(outcome)})
-    save_model(deployed, folder / DEPLOYED, force=True)
-    comparison.draw(folder, progress)
-    folder.write_text(README, _readme(network, outcome, progress))
+    with working(console, "saving and drawing"):
+        save_model(deployed, folder / DEPLOYED, force=True)
+        comparison.draw(folder, progress)
+        folder.write_text(README, _readme(network, outcome, progress))
     console.print(_table(network, deployed, outcome))
     console.print(f"Everything is in [bold]{folder.path}/[/] (start with README.md and {PICTURE}).", soft_wrap=True)
     return deployed, outcome
@@ -103,8 +110,19 @@ class Comparison:
         )
 
 
-def compare(reference: Runner, candidate: Runner, validation: Source, epoch: int) -> Comparison:
-    """Runs both on every validation image, prepared as the reference's metadata say."""
+def compare(
+    reference: Runner,
+    candidate: Runner,
+    validation: Source,
+    epoch: int,
+    *,
+    advance: Callable[[int], None] | None = None,
+) -> Comparison:
+    """Runs both on every validation image, prepared as the reference's metadata say.
+
+    Args:
+        advance: is called with the number of images of each batch.
+    """
     metadata = reference.metadata
     preprocessing = metadata.preprocessing or Preprocessing()
     names = metadata.class_names or ()
@@ -123,6 +141,8 @@ def compare(reference: Runner, candidate: Runner, validation: Source, epoch: int
         pictures.update(zip(indices.tolist(), images, strict=True))
         pictures = {index: pictures[index] for index, *_ in tally.worst()}
         seen += len(images)
+        if advance is not None:
+            advance(len(images))
     mean, std = np.asarray(preprocessing.mean), np.asarray(preprocessing.std)
     mistakes = [
         ((pictures[index] * std + mean).clip(0, 1), names[true], names[predicted], probability)

@@ -4,50 +4,44 @@ import math
 from typing import Any
 
 import keras
-from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
+
+from repvgg.base.progress import Work
 
 Logs = dict[str, Any]
 
 
-class _StepsPerSecond(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.1f} steps/s" if task.speed else "")
-
-
-def progress_bar(out: Console, label: str) -> Progress:
-    """A bar with the time left; `state` is a field of its tasks."""
-    return Progress(
-        TextColumn(f"[bold]{label}"),
-        BarColumn(bar_width=20),
-        TextColumn("{task.percentage:3.0f} %"),
-        TextColumn("{task.fields[state]}"),
-        _StepsPerSecond(),
-        TimeRemainingColumn(),
-        TextColumn("left"),
-        console=out,
-        disable=not out.is_terminal,
-    )
-
-
 class ProgressBar(keras.callbacks.Callback):
-    """One bar for the whole run, whose state is the running loss and the last validation accuracy."""
+    """Moves one bar on for the whole run; its state is the running loss and the last validation accuracy.
 
-    def __init__(self, progress: Progress, *, steps: int, done: int = 0, every: int = 1) -> None:
+    Args:
+        work: counts steps.
+        every: steps between two looks at the loss.
+    """
+
+    def __init__(self, work: Work, *, every: int = 1) -> None:
         super().__init__()
-        self._progress = progress
-        self._task = progress.add_task("training", total=steps, completed=done, state="compiling")
+        self._work = work
         self._every = every
         self._accuracy = math.nan
+        work.say("compiling")
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
-        self._progress.advance(self._task)
+        self._work.advance()
         if batch % self._every == 0 and logs is not None:
             shown = f", validation {self._accuracy:.1%}" if math.isfinite(self._accuracy) else ""
-            self._progress.update(self._task, state=f"loss {float(logs['loss']):.3f}{shown}")
+            self._work.say(f"loss {float(logs['loss']):.3f}{shown}")
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:  # noqa: ARG002
         for name, value in (logs or {}).items():
             if name in ("val_accuracy", "val_main_accuracy"):
                 self._accuracy = float(value)
+        self._work.heard()
+
+
+def epoch_line(row: dict[str, float]) -> str:
+    """An epoch's figures, as they are printed."""
+    seconds = f"  {row['seconds']:.0f} s" if "seconds" in row else ""
+    return (
+        f"epoch {int(row['epoch']):3d}  loss {row['loss']:.4f}  accuracy {row['accuracy']:.2%}  "
+        f"validation {row['val_accuracy']:.2%}{seconds}"
+    )

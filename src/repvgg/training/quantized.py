@@ -10,6 +10,7 @@ from rich.table import Table
 
 from repvgg.base.dependencies import require
 from repvgg.base.metadata import Preprocessing, set_metadata
+from repvgg.base.progress import working
 from repvgg.checkpoints import load_checkpoint
 from repvgg.data.augmentation import Augmentation
 from repvgg.models.layers import all_layers
@@ -105,16 +106,18 @@ def finish_quantized(
     Raises:
         VerificationError: if the file's answers are not those of the rounded network; it is not kept.
     """
-    deployed, scales = finish_qat(network)
-    images = next(
-        evaluation_batches(
-            validation, network.repvgg_metadata.preprocessing, batch_size=min(PROOF_IMAGES, len(validation))
-        ).as_numpy_iterator()
-    )[0]
-    report = export_qdq(deployed, scales, folder / INT8, images=images, force=True)
+    with working(console, "writing the INT8 file"):
+        deployed, scales = finish_qat(network)
+        images = next(
+            evaluation_batches(
+                validation, network.repvgg_metadata.preprocessing, batch_size=min(PROOF_IMAGES, len(validation))
+            ).as_numpy_iterator()
+        )[0]
+        report = export_qdq(deployed, scales, folder / INT8, images=images, force=True)
     epoch = progress.best_epoch or 0
     rounded, integers = KerasRunner(network, BEST), load_runner(folder / INT8)
-    comparison = compare(rounded, integers, validation, epoch)
+    with working(console, "comparing", len(validation), unit="images") as work:
+        comparison = compare(rounded, integers, validation, epoch, advance=work.advance)
     set_metadata(deployed, verification=report.to_dict())
     save_model(deployed, folder / DEPLOYED, force=True)
     folder.write_text(SCALES, scales.to_json() + "\n")
@@ -126,7 +129,10 @@ def finish_quantized(
         (BEST, "rounded floats, as trained", rounded),
         (DEPLOYED, "float32, rounded nowhere", KerasRunner(deployed)),
     ]
-    found = [compare(before, runner, validation, epoch).outcome for _, _, runner in candidates]
+    with working(console, "comparing", len(candidates) * len(validation), unit="images") as work:
+        found = [
+            compare(before, runner, validation, epoch, advance=work.advance).outcome for _, _, runner in candidates
+        ]
     rows = [("the teacher", before.name, found[0].top1, outcome.images)] if teacher is not None else []
     rows += [
         (file, what, one.deployed_top1, one.same_class) for (file, what, _), one in zip(candidates, found, strict=True)

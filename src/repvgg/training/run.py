@@ -14,6 +14,7 @@ from rich.console import Console
 
 from repvgg.base.errors import InputError
 from repvgg.base.metadata import Preprocessing, get_metadata, set_metadata
+from repvgg.base.progress import working
 from repvgg.checkpoints.zoo import create_model
 from repvgg.models.saving import load_model, save_model
 from repvgg.pipeline import Share, steps_per_epoch, training_batches
@@ -25,7 +26,7 @@ from repvgg.training.feeding import validation_batches, with_outputs
 from repvgg.training.finish import Outcome, finish
 from repvgg.training.inputs import Inputs, find_inputs
 from repvgg.training.processes import asked_to_stop, require_agreement
-from repvgg.training.progress import ProgressBar, progress_bar
+from repvgg.training.progress import ProgressBar, epoch_line
 from repvgg.training.quantized import QuantizedStart, calibration_batch, finish_quantized, is_quantized
 from repvgg.training.recipe import Recipe, get_recipe
 from repvgg.training.run_folder import BEST, CHECKPOINTS, LAST, TENSORBOARD, RunFolder, versions
@@ -156,7 +157,8 @@ def train(
             check_teacher(tutor, inputs.training.class_names, crops)
         if start is not None:
             console.print("Equalizing and fitting the network for 8 bits ...")
-            model = start.prepare(calibration_batch(inputs.training, chosen, crops, seed))
+            with working(console, "fitting"):
+                model = start.prepare(calibration_batch(inputs.training, chosen, crops, seed))
         network = _network(model, inputs, crops, views, weights, dtype)
         set_metadata(
             network,
@@ -187,6 +189,11 @@ def train(
         )
     if not writes:
         return TrainingResult(network, None, progress.history, folder.path, None)
+    console.print(
+        f"Converting the best network, of epoch {progress.best_epoch or 0}, and comparing both forms on "
+        f"{len(inputs.validation)} validation images ...",
+        soft_wrap=True,
+    )
     # On one device again, wherever it was trained.
     best = load_model(folder / BEST)
     if is_quantized(best):
@@ -228,10 +235,7 @@ def _fit(
         if writes:
             folder.write_history(progress.history)
         best = " (best)" if progress.best_epoch == int(row["epoch"]) else ""
-        console.print(
-            f"epoch {int(row['epoch']):3d}  loss {row['loss']:.4f}  accuracy {row['accuracy']:.2%}  "
-            f"validation {row['val_accuracy']:.2%}  {row['seconds']:.0f} s{best}",
-        )
+        console.print(f"{epoch_line(row)}{best}")
 
     keeper = StateKeeper(
         folder / CHECKPOINTS if writes else None,
@@ -259,14 +263,17 @@ def _fit(
         if writes:
             save_model(network, folder / BEST, force=True)
 
-    with progress_bar(console, "training") as bar, keeper.stopping_on_signals():
+    with (
+        working(console, "training", total, done=progress.step, unit="steps") as work,
+        keeper.stopping_on_signals(),
+    ):
         callbacks: list[Any] = [RateLogger(), BestKeeper(progress, per_epoch, save_best)]
         if recipe.ema is not None:
             callbacks.append(keras.callbacks.SwapEMAWeights())
         callbacks.append(keeper)
         if tensorboard and writes:
             callbacks.append(_tensorboard(folder))
-        callbacks.append(ProgressBar(bar, steps=total, done=progress.step))
+        callbacks.append(ProgressBar(work))
         # A run that was stopped within an epoch first goes on to the end of that one.
         for first, last in _legs(progress.step, per_epoch, total):
             batches = training_batches(
@@ -371,9 +378,7 @@ def _scan_bar(console: Console) -> Iterator[Callable[[int], Callable[[int], None
     with ExitStack() as stack:
 
         def start(count: int) -> Callable[[int], None]:
-            bar = stack.enter_context(progress_bar(console, "looking through the images"))
-            task = bar.add_task("scan", total=count, state="")
-            return lambda files: bar.advance(task, files)
+            return stack.enter_context(working(console, "looking through the images", count)).advance
 
         yield start
 
