@@ -22,16 +22,19 @@ RUNNERS: Mapping[str, tuple[str, str]] = {
 }
 
 
-def load_runner(path: str | Path) -> Runner:
+def load_runner(path: str | Path, *, threads: int | None = None) -> Runner:
     """Loads an artifact with its own runtime.
 
     Args:
         path: a `.keras`, `.onnx` or `.tflite` file, the `.xml` of an OpenVINO model whose `.bin` is beside it, or the
             folder of a SavedModel.
+        threads: to calculate with; as many as the runtime chooses if None. Keras's backends, which run `.keras` files
+            and SavedModels, have one number for the whole process, and set it themselves.
 
     Raises:
         FileError: if it is missing, damaged or of an unknown kind.
         MissingDependencyError: if the runtime is not installed.
+        InputError: if `threads` cannot be chosen there.
 
     Example:
         >>> runner = load_runner("digits.onnx")
@@ -40,8 +43,8 @@ def load_runner(path: str | Path) -> Runner:
     """
     path = Path(path)
     module, name = RUNNERS[_ending(path)]
-    loader: Callable[[Path], Runner] = getattr(import_module(module), name).load
-    return loader(path)
+    loader: Callable[[Path, int | None], Runner] = getattr(import_module(module), name).load
+    return loader(path, threads)
 
 
 def _ending(path: Path) -> str:

@@ -11,7 +11,7 @@ from repvgg.base.metadata import get_metadata
 from repvgg.blocks.layers import AuxiliaryClassifier, ReparameterizableBlock, SinglePath, recorded_inputs
 from repvgg.models.layers import all_layers
 from repvgg.models.saving import load_model
-from repvgg.runners.runner import Runner
+from repvgg.runners.runner import Runner, refuse_threads
 
 
 class KerasRunner(Runner):
@@ -33,8 +33,14 @@ class KerasRunner(Runner):
         self._function = _compiled_call(model) if compiled else _eager_call(model)
 
     @classmethod
-    def load(cls, path: Path) -> "KerasRunner":
-        """Reads a `.keras` file."""
+    def load(cls, path: Path, threads: int | None = None) -> "KerasRunner":
+        """Reads a `.keras` file.
+
+        Raises:
+            FileError: if it is damaged.
+            InputError: if `threads` are asked for.
+        """
+        refuse_threads(path, threads)
         return cls(load_model(path), name=path.name)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
@@ -43,6 +49,10 @@ class KerasRunner(Runner):
 
     def outputs(self, images: np.ndarray) -> Mapping[str, np.ndarray]:
         return named_outputs(self._function(keras.ops.convert_to_tensor(images)), self._training_only)
+
+    def repeated(self, images: np.ndarray) -> Callable[[], object]:
+        tensor = keras.ops.convert_to_tensor(images)
+        return lambda: named_outputs(self._function(tensor), self._training_only)
 
     def blocks(self) -> tuple[str, ...]:
         return tuple(self._runnable_blocks())

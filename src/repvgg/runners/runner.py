@@ -1,7 +1,8 @@
 """The seam between networks and everything that examines them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 
@@ -47,6 +48,14 @@ class Runner(ABC):
         """All outputs by name; for a classifier its logits alone."""
         return {"output": self(images)}
 
+    def repeated(self, images: np.ndarray) -> Callable[[], object]:
+        """Calls that all run the network on the same `images`, with as little around it as the runtime allows.
+
+        What a benchmark times: layouts are changed and tensors made once, before. A call returns when the network has
+        answered.
+        """
+        return lambda: self(images)
+
     def blocks(self) -> tuple[str, ...]:
         """Names of the blocks that can be run alone; none where the format hides them."""
         return ()
@@ -58,6 +67,19 @@ class Runner(ABC):
     def run_block(self, name: str, inputs: np.ndarray) -> np.ndarray:  # noqa: ARG002
         """Output of one block alone. Only for names in `blocks()`."""
         raise KeyError(name)
+
+
+def refuse_threads(path: Path, threads: int | None) -> None:
+    """For runtimes whose number of threads is the whole process's.
+
+    Raises:
+        InputError: if `threads` are asked for.
+    """
+    if threads is not None:
+        raise InputError(
+            f"'{path}' runs in Keras's backend, whose number of threads is set for the whole process before it starts: "
+            "tf.config.threading.set_intra_op_parallelism_threads or torch.set_num_threads."
+        )
 
 
 def check_images(images: np.ndarray, runner: Runner) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import os
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ class LiteRTRunner(Runner):
         self.metadata = replace(metadata, input="uint8") if self._input["dtype"] is np.uint8 else metadata
 
     @classmethod
-    def load(cls, path: Path) -> "LiteRTRunner":
+    def load(cls, path: Path, threads: int | None = None) -> "LiteRTRunner":
         """Reads a `.tflite` file.
 
         Raises:
@@ -43,7 +44,7 @@ class LiteRTRunner(Runner):
         litert = require("ai_edge_litert.interpreter", extra="litert", purpose="Running a .tflite file")
         metadata = _metadata(path)
         try:
-            interpreter = litert.Interpreter(model_path=str(path), num_threads=os.cpu_count())
+            interpreter = litert.Interpreter(model_path=str(path), num_threads=threads or os.cpu_count())
         except Exception as error:
             raise FileError(f"LiteRT cannot load '{path}': {str(error).splitlines()[0]}") from error
         inputs = interpreter.get_input_details()
@@ -56,15 +57,24 @@ class LiteRTRunner(Runner):
         return next(iter(self.outputs(images).values()))
 
     def outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        batch = as_input(self, images, self._input["dtype"])
+        self._invoke(self._batch(images))
+        found = {name: self._interpreter.get_tensor(index) for name, index in self._names.items()}
+        return {"output": next(iter(found.values()))} if len(found) == 1 else found
+
+    def repeated(self, images: np.ndarray) -> Callable[[], object]:
+        batch = self._batch(images)
+        return lambda: self._invoke(batch)
+
+    def _batch(self, images: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(as_input(self, images, self._input["dtype"]))
+
+    def _invoke(self, batch: np.ndarray) -> None:
         if self._ready != batch.shape:
             self._interpreter.resize_tensor_input(self._input["index"], batch.shape)
             self._interpreter.allocate_tensors()
             self._ready = batch.shape
-        self._interpreter.set_tensor(self._input["index"], np.ascontiguousarray(batch))
+        self._interpreter.set_tensor(self._input["index"], batch)
         self._interpreter.invoke()
-        found = {name: self._interpreter.get_tensor(index) for name, index in self._names.items()}
-        return {"output": next(iter(found.values()))} if len(found) == 1 else found
 
 
 def _shape(details: Any) -> tuple[int, ...]:

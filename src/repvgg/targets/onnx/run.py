@@ -1,6 +1,6 @@
 """ONNX files in ONNX Runtime."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ class OnnxRunner(Runner):
             self.metadata = replace(self.metadata, input="uint8")
 
     @classmethod
-    def load(cls, path: Path) -> "OnnxRunner":
+    def load(cls, path: Path, threads: int | None = None) -> "OnnxRunner":
         """Reads an `.onnx` file.
 
         Raises:
@@ -52,7 +52,9 @@ class OnnxRunner(Runner):
         """
         runtime = require("onnxruntime", extra="onnx", purpose="Running an ONNX file")
         try:
-            session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+            options = runtime.SessionOptions()
+            options.intra_op_num_threads = threads or 0  # 0: as many as there are cores
+            session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise FileError(f"ONNX Runtime cannot load '{path}': {str(error).splitlines()[0]}") from error
         inputs = session.get_inputs()
@@ -65,15 +67,20 @@ class OnnxRunner(Runner):
         return next(iter(self.outputs(images).values()))
 
     def outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        batch = as_input(self, images, self._dtype)
-        if self._channels_first:
-            batch = np.ascontiguousarray(batch.transpose(0, 3, 1, 2))
-        results = self.session.run(self._outputs, {self._input.name: batch})
+        results = self.session.run(self._outputs, {self._input.name: self._batch(images)})
         # Feature maps come back the way the images went in. Feature maps of a graph that takes pixels are ONNX's own.
         moved = [array.transpose(0, 2, 3, 1) if self._moves(array) else array for array in results]
         if len(moved) == 1:
             return {"output": moved[0]}
         return dict(zip(self._outputs, moved, strict=True))
+
+    def repeated(self, images: np.ndarray) -> Callable[[], object]:
+        feed = {self._input.name: self._batch(images)}
+        return lambda: self.session.run(self._outputs, feed)
+
+    def _batch(self, images: np.ndarray) -> np.ndarray:
+        batch = as_input(self, images, self._dtype)
+        return np.ascontiguousarray(batch.transpose(0, 3, 1, 2)) if self._channels_first else batch
 
     def _moves(self, array: np.ndarray) -> bool:
         return array.ndim == 4 and (self._channels_first or self.takes_uint8)

@@ -1,6 +1,6 @@
 """OpenVINO models (`.xml` with the `.bin` beside it) in OpenVINO."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ class OpenVINORunner(Runner):
         self.metadata = replace(metadata, input="uint8") if self._dtype is np.uint8 else metadata
 
     @classmethod
-    def load(cls, path: Path) -> "OpenVINORunner":
+    def load(cls, path: Path, threads: int | None = None) -> "OpenVINORunner":
         """Reads an `.xml` file and its `.bin`.
 
         Raises:
@@ -50,7 +50,8 @@ class OpenVINORunner(Runner):
         try:
             network = core.read_model(path)
             found = network.get_rt_info(METADATA_PATH).astype(str) if network.has_rt_info(METADATA_PATH) else None
-            compiled = core.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+            settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads or 0}  # 0: all cores
+            compiled = core.compile_model(network, "CPU", settings)
         except Exception as error:
             raise FileError(f"OpenVINO cannot load '{path}': {_reason(error)}") from error
         inputs = compiled.inputs
@@ -63,13 +64,18 @@ class OpenVINORunner(Runner):
         return next(iter(self.outputs(images).values()))
 
     def outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        batch = as_input(self, images, self._dtype)
-        if self._channels_first:
-            batch = batch.transpose(0, 3, 1, 2)
-        found = self._compiled([np.ascontiguousarray(batch)])
+        found = self._compiled([self._batch(images)])
         # Feature maps come back the way the images went in. Feature maps of a graph that takes pixels are ONNX's.
         arrays = {port.any_name: self._moved(found[port]) for port in self._compiled.outputs}
         return {"output": next(iter(arrays.values()))} if len(arrays) == 1 else arrays
+
+    def repeated(self, images: np.ndarray) -> Callable[[], object]:
+        batch = self._batch(images)
+        return lambda: self._compiled([batch])
+
+    def _batch(self, images: np.ndarray) -> np.ndarray:
+        batch = as_input(self, images, self._dtype)
+        return np.ascontiguousarray(batch.transpose(0, 3, 1, 2) if self._channels_first else batch)
 
     def _moved(self, array: np.ndarray) -> np.ndarray:
         moves = array.ndim == 4 and (self._channels_first or self.takes_uint8)

@@ -1,5 +1,6 @@
 """SavedModels in TensorFlow."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 
 from repvgg.base.errors import FileError
 from repvgg.base.metadata import Metadata
-from repvgg.runners.runner import Runner, as_input
+from repvgg.runners.runner import Runner, as_input, refuse_threads
 
 SIGNATURE = "serving_default"
 METADATA_FILE = Path("assets.extra", "repvgg.json")
@@ -28,12 +29,14 @@ class SavedModelRunner(Runner):
         self.metadata = replace(metadata, input="uint8") if spec.dtype == "uint8" else metadata
 
     @classmethod
-    def load(cls, path: Path) -> "SavedModelRunner":
+    def load(cls, path: Path, threads: int | None = None) -> "SavedModelRunner":
         """Reads the folder of a SavedModel.
 
         Raises:
             FileError: if TensorFlow cannot load it, or it has no signature that takes one batch of images.
+            InputError: if `threads` are asked for.
         """
+        refuse_threads(path, threads)
         import tensorflow as tf
 
         try:
@@ -65,6 +68,12 @@ class SavedModelRunner(Runner):
         # A signature keeps names, and no order.
         arrays = {name: found[name].numpy() for name in sorted(found)}
         return {"output": next(iter(arrays.values()))} if len(arrays) == 1 else arrays
+
+    def repeated(self, images: np.ndarray) -> Callable[[], object]:
+        import tensorflow as tf
+
+        tensors = {self._input: tf.constant(as_input(self, images, self._dtype))}
+        return lambda: [output.numpy() for output in self._function(**tensors).values()]
 
 
 def _one_input(function: Any) -> tuple[str, Any]:
