@@ -21,6 +21,7 @@ NAMES = [
     "SqueezeExcite",
     "TrainingResult",
     "VerificationReport",
+    "benchmark",
     "compat",
     "create_model",
     "describe_checkpoint",

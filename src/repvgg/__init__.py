@@ -11,6 +11,7 @@ from repvgg.base.startup import set_environment
 if TYPE_CHECKING:
     from repvgg import compat
     from repvgg.base.metadata import Metadata, Preprocessing, get_metadata, set_metadata
+    from repvgg.benchmarking.run import benchmark
     from repvgg.blocks import RepVGGBlock
     from repvgg.checkpoints import describe_checkpoint, load_checkpoint, save_checkpoint
     from repvgg.checkpoints.zoo import create_model
@@ -47,6 +48,7 @@ _HOMES = {
     "SqueezeExcite": "repvgg.core.architecture",
     "TrainingResult": "repvgg.training.run",
     "VerificationReport": "repvgg.verification",
+    "benchmark": "repvgg.benchmarking.run",
     "create_model": "repvgg.checkpoints.zoo",
     "describe_checkpoint": "repvgg.checkpoints",
     "evaluate": "repvgg.evaluation",
@@ -80,6 +82,7 @@ __all__ = [
     "SqueezeExcite",
     "TrainingResult",
     "VerificationReport",
+    "benchmark",
     "compat",
     "create_model",
     "describe_checkpoint",

@@ -11,7 +11,20 @@ import typer
 
 import repvgg
 from repvgg.base.errors import InputError, InterruptedTrainingError, TrainingError, VerificationError
-from repvgg.cli import convert, demo, evaluate, export, fetch, inspect, list_variants, predict, shard, train, verify
+from repvgg.cli import (
+    benchmark,
+    convert,
+    demo,
+    evaluate,
+    export,
+    fetch,
+    inspect,
+    list_variants,
+    predict,
+    shard,
+    train,
+    verify,
+)
 from repvgg.cli.terminal import check_backend_name, error_console
 
 app = typer.Typer(
@@ -28,6 +41,7 @@ app.command("shard")(shard.command)
 app.command("train")(train.command)
 app.command("evaluate")(evaluate.command)
 app.command("predict")(predict.command)
+app.command("benchmark")(benchmark.command)
 app.command("fetch")(fetch.command)
 app.command("convert")(convert.command)
 app.command("verify")(verify.command)
