@@ -42,6 +42,12 @@ def best_classes(scores: np.ndarray, metadata: dict[str, Any], top: int = 5) -> 
     return [(names[place], float(scores[place])) for place in np.argsort(-scores, kind="stable")[:top]]
 
 
+def quantized(images: np.ndarray, tensor: dict[str, Any]) -> np.ndarray:
+    """Integers instead of floats, by the tensor's scale and zero point."""
+    (scale, zero), limits = tensor["quantization"], np.iinfo(tensor["dtype"])
+    return np.clip(np.rint(images / scale) + zero, limits.min, limits.max).astype(tensor["dtype"])
+
+
 def main(artifact: str, *pictures: str) -> None:
     """Prints the most likely classes of each picture, and how long the network took."""
     with zipfile.ZipFile(artifact) as archive:  # the model, with an archive behind it
@@ -55,11 +61,16 @@ def main(artifact: str, *pictures: str) -> None:
         images = read_pixels(picture, metadata["preprocessing"])
         if metadata["input"] == "float32":
             images = normalized(images, metadata["preprocessing"])
+        if source["quantization"][0]:  # with --integer-io
+            images = quantized(images, source)
         interpreter.set_tensor(source["index"], images)
         start = time.perf_counter()
         interpreter.invoke()
         milliseconds = 1000 * (time.perf_counter() - start)
         scores = interpreter.get_tensor(target["index"])
+        if target["quantization"][0]:
+            scale, zero = target["quantization"]
+            scores = scale * (scores.astype(np.float32) - zero)
         print(f"{picture} ({milliseconds:.1f} ms)")
         for name, probability in best_classes(scores[0], metadata):
             print(f"{probability:11.4%}  {name}")

@@ -20,7 +20,8 @@ from browser import CHROMIUM, Browser
 from PIL import Image
 
 import repvgg
-from helpers import trained_like
+from exported import NETWORKS, TOLERANCES, deployed, write
+from helpers import infer, random_images, relative_error, trained_like
 from repvgg.data import read_batch
 from repvgg.evaluation.prediction import predict
 from repvgg.exporting import export
@@ -123,10 +124,15 @@ def expected(source: Any, pictures: list[Path]) -> list[Classes]:
 
 
 def run_example(target: str, *arguments: object) -> list[Classes]:
-    """The classes printed for each picture."""
+    """The classes printed for each picture by the example of a target."""
+    return run_script(EXAMPLES[target][0], *arguments)
+
+
+def run_script(script: str, *arguments: object) -> list[Classes]:
+    """The classes that an example prints for each picture."""
     environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     finished = subprocess.run(
-        [sys.executable, SERVING / EXAMPLES[target][0], *map(str, arguments)],
+        [sys.executable, SERVING / script, *map(str, arguments)],
         env={**environment, "PYTHONIOENCODING": "utf-8"},
         capture_output=True,
         encoding="utf-8",
@@ -162,7 +168,7 @@ def test_pictures_are_told_apart(network: Any, pictures: list[Path]) -> None:
 
 def test_each_target_has_an_example_and_the_page_names_it() -> None:
     assert set(EXAMPLES) == {name for name, target in TARGETS.items() if target.adapts}
-    scripts = {script for script, _ in EXAMPLES.values()}
+    scripts = {script for script, _ in EXAMPLES.values()} | {"opencv_dnn.py", "ncnn_runtime.py"}
     assert scripts == {path.name for path in SERVING.glob("*.py")}
     text = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
     assert [script for script in scripts if script not in text] == []
@@ -188,6 +194,47 @@ def test_example_says_what_predict_says(
     artifact = artifacts(target, form)
     arguments = [artifact, "local", *pictures] if target == "savedmodel" else [artifact, *pictures]
     assert_same(run_example(target, *arguments), expected(artifact if form == "int8" else network, pictures))
+
+
+@pytest.fixture
+def fixed(network: Any, tmp_path: Path) -> Path:
+    """A file of fixed size, with what its metadata say beside it."""
+    path = export(network, tmp_path / "net" / "model.onnx", batch=1, image_size=48).path
+    subprocess.run([sys.executable, WEB / "prepare.py", path, tmp_path], check=True, timeout=300)
+    return tmp_path / "model.onnx"
+
+
+def test_opencv(fixed: Path, network: Any, pictures: list[Path]) -> None:
+    pytest.importorskip("cv2")
+    assert_same(run_script("opencv_dnn.py", fixed, *pictures), expected(network, pictures))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_opencv_reads_fixed_sizes_exactly_and_no_open_ones(name: str, tmp_path: Path) -> None:
+    """As docs/serving.md says; when OpenCV reads open sizes one day, it may say so."""
+    cv2 = pytest.importorskip("cv2")
+    model = deployed(name)
+    height, width, channels = (size or 45 for size in model.input_shape[1:])
+    images = random_images((1, height, width, channels))
+    for precision in ("float32", "float16"):
+        path = write(model, tmp_path, "onnx", precision, batch=1, image_size=(height, width), force=True).path
+        opencv = cv2.dnn.readNetFromONNX(str(path))
+        opencv.setInput(images.transpose(0, 3, 1, 2).copy())
+        # The order of summation, or the rounding of the weights.
+        assert relative_error(infer(model, images), opencv.forward()) <= TOLERANCES[precision]
+    if name == "plain":
+        with pytest.raises(cv2.error, match="Gemm"):
+            cv2.dnn.readNetFromONNX(str(write(model, tmp_path, "onnx", force=True).path))
+
+
+def test_ncnn(fixed: Path, network: Any, pictures: list[Path]) -> None:
+    pytest.importorskip("ncnn")
+    pytest.importorskip("pnnx")
+    converter = Path(sys.executable).with_name("pnnx")
+    arguments = [converter, fixed.name, "inputshape=[1,3,48,48]", "fp16=0"]
+    subprocess.run(arguments, cwd=fixed.parent, check=True, capture_output=True, timeout=300)
+    artifact = fixed.with_name("model.ncnn.param")
+    assert_same(run_script("ncnn_runtime.py", artifact, *pictures), expected(network, pictures))
 
 
 def test_signature_of_tensorflow_serving(artifacts: Any) -> None:

@@ -35,6 +35,14 @@ def command(
         bool,
         typer.Option("--with-preprocessing", help="Take pixels in uint8, resized already, and normalize them inside."),
     ] = False,
+    integer_io: Annotated[
+        str | None,
+        typer.Option(
+            "--integer-io",
+            help="For int8 in LiteRT: images and answers in int8 or uint8, with scale and zero point, for "
+            "microcontrollers and Edge TPUs.",
+        ),
+    ] = None,
     calibration: Annotated[
         Path | None, typer.Option(help="For int8: a folder of images like those the network will get.")
     ] = None,
@@ -93,6 +101,7 @@ def command(
             image_size=image_size,
             softmax=softmax,
             with_preprocessing=with_preprocessing,
+            integer_io=integer_io,
             calibration=calibration,
             evaluation=evaluation,
             max_drop=max_drop,

@@ -9,12 +9,10 @@ from repvgg.base.errors import ConversionError
 from repvgg.base.metadata import get_metadata, set_metadata
 from repvgg.blocks.layers import AuxiliaryClassifier, ReparameterizableBlock, SinglePath
 from repvgg.conversion.self_check import check_block, check_conversion
-from repvgg.models.layers import all_layers
+from repvgg.models.functional_graph import Functional
+from repvgg.models.layers import all_layers, copy_state
 
 Tensor = Any
-
-Functional = type(keras.Model(*(2 * [keras.Input((1,))])))
-"""Keras gives its class of functional models no public name."""
 
 
 def reparameterize(model: Any, *, rtol: float | None = None) -> Any:
@@ -128,7 +126,7 @@ class _Converter:
             if isinstance(copy, SinglePath):
                 copy.copy_weights(original)
             elif key not in self._rebuilt and isinstance(copy, keras.Layer) and original.weights:
-                copy.set_weights(original.get_weights())
+                copy_state(original, copy)
                 for block in all_layers(copy):
                     if isinstance(block, ReparameterizableBlock):
                         block.switch_to_deploy()

@@ -14,8 +14,11 @@ from repvgg.runners import load_runner
 from repvgg.runners.keras import KerasRunner
 from repvgg.runners.runner import Runner, images_for
 from repvgg.targets import TOLERANCES
-from repvgg.targets.stock_layers import FLOAT16, in_float16, scale_and_shift
+from repvgg.targets.network import scale_and_shift
+from repvgg.targets.operations import FLOAT16, in_float16
 from repvgg.verification import VerificationReport, verify
+
+NORMALIZATIONS = (keras.layers.BatchNormalization, keras.layers.Normalization, keras.layers.Rescaling)
 
 
 def proved(deployed: Any, path: Path, precision: str, images: Any = None) -> VerificationReport:
@@ -34,7 +37,7 @@ def proved(deployed: Any, path: Path, precision: str, images: Any = None) -> Ver
     if images is not None and runner.takes_uint8:
         images = images_for(runner, images)
     # A runtime may fold a normalization into its neighbours before it rounds, so there is nothing to be equal to.
-    foldable = any(isinstance(layer, keras.layers.BatchNormalization) for layer in all_layers(deployed))
+    foldable = any(isinstance(layer, NORMALIZATIONS) for layer in all_layers(deployed))
     if precision == FLOAT16 and not foldable:
         _prove_rounded(deployed, runner, images)
     return _kept(KerasRunner(deployed), runner, TOLERANCES[precision], images)

@@ -12,6 +12,8 @@ from repvgg.runners import SAVED_MODEL
 from repvgg.targets import TARGETS, Settings, Target
 from repvgg.targets.int8 import INT8, INT8_TARGETS, get_int8_target
 
+INTEGER_TYPES = ("int8", "uint8")
+
 
 def checked_request(
     model: Any,
@@ -40,6 +42,7 @@ def checked_request(
         _check_int8(target_name, int8)
     else:
         _check_float(target_name, target, settings.precision, int8)
+    _check_integer_io(target_name, settings, with_preprocessing=with_preprocessing)
     if not target.adapts and (with_preprocessing or settings != Settings(precision=settings.precision)):
         raise InputError(
             f"A file of format '{target_name}' holds the model as it is: batch, image_size, softmax and "
@@ -75,6 +78,24 @@ def _check_int8(target_name: str, int8: Mapping[str, Any]) -> None:
             "INT8 needs to see images like those the network will get: calibration=..., --calibration FOLDER. "
             "A few hundred of the training images will do."
         )
+
+
+def _check_integer_io(target_name: str, settings: Settings, *, with_preprocessing: bool) -> None:
+    if settings.integer_io is None:
+        return
+    if settings.integer_io not in INTEGER_TYPES:
+        raise InputError(f"Integer ends are {' or '.join(INTEGER_TYPES)}. Received: '{settings.integer_io}'.")
+    if target_name != "litert" or settings.precision != INT8:
+        raise InputError(
+            "Integer ends are for LiteRT in INT8 (a .tflite file, --precision int8); "
+            f"'{target_name}' in {settings.precision} was asked for."
+        )
+    for option, given in (("with_preprocessing", with_preprocessing), ("softmax", settings.softmax)):
+        if given:
+            raise InputError(
+                f"`{option}` is calculated in float32, which a network with integer ends does without. Leave it out: "
+                "whoever runs the network does that, with the scale and zero point in the file."
+            )
 
 
 def _check_name(path: Path, target_name: str, target: Target) -> None:

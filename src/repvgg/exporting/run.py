@@ -47,6 +47,7 @@ def export(
     image_size: int | tuple[int, int] | None = None,
     softmax: bool = False,
     with_preprocessing: bool = False,
+    integer_io: str | None = None,
     images: Any = None,
     evaluation: Any = None,
     max_drop: float | None = None,
@@ -73,6 +74,8 @@ def export(
         softmax: give probabilities instead of logits.
         with_preprocessing: take pixels (N, H, W, C) in uint8, resized and cropped already, and normalize them inside,
             with the mean and standard deviation of the model's preprocessing.
+        integer_io: for INT8 in LiteRT: "int8" or "uint8", for images and answers as integers with scale and zero point,
+            as microcontrollers and Edge TPUs want them.
         images: preprocessed images to compare on, besides probe inputs.
         evaluation: for INT8: labelled images to measure accuracy on. A folder of class folders, or a tuple of prepared
             images and labels. Without it agreement on the calibration images counts.
@@ -112,7 +115,9 @@ def export(
         model,
         path,
         format,
-        Settings(precision=precision, batch=batch, image_size=_both_sides(image_size), softmax=softmax),
+        Settings(
+            precision=precision, batch=batch, image_size=_both_sides(image_size), softmax=softmax, integer_io=integer_io
+        ),
         with_preprocessing=with_preprocessing,
         int8=int8,
         force=force,

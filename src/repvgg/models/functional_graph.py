@@ -7,18 +7,26 @@ import keras
 
 from repvgg.base.errors import InputError
 
+Functional = type(keras.Model(*(2 * [keras.Input((1,))])))
+"""Keras gives its class of functional models no public name."""
+
 TensorKey = tuple[str, int, int]
 """(layer name, which call of it, which output of that call), as Keras writes it."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call of one layer."""
+    """One call of one layer; only models inside of the model have more than one output."""
 
     layer: Any
     inputs: tuple[TensorKey, ...]
-    output: TensorKey
+    outputs: tuple[TensorKey, ...]
     input_shapes: tuple[tuple[int | None, ...], ...]
+
+    @property
+    def output(self) -> TensorKey:
+        """The first output, by which the call itself is known."""
+        return self.outputs[0]
 
 
 class FunctionalGraph:
@@ -27,6 +35,7 @@ class FunctionalGraph:
     Attributes:
         inputs: the model's inputs.
         outputs: its outputs by name; 'output', or 'output0', 'output1' ... where they have none.
+        flat_outputs: its outputs in the order in which Keras numbers them, for a model that contains this one.
         calls: every call of a layer.
 
     Raises:
@@ -40,20 +49,49 @@ class FunctionalGraph:
         if "input_layers" not in config:
             raise InputError(f"'{model.name}' is no functional model, so its graph is unknown. Convert it first.")
         self.inputs = _keys(config["input_layers"])
-        self.outputs = _named(config["output_layers"])
+        output_layers = _counted_from_0(config["output_layers"], model)
+        self.outputs = _named(output_layers)
+        self.flat_outputs = [leaf.key for leaf in keras.tree.flatten(_leaves(output_layers))]
         waiting: list[Call] = []
         for entry in config["layers"]:
             for index, node in enumerate(entry["inbound_nodes"]):
                 tensors = _tensors(node["args"]) + _tensors(node["kwargs"])
+                layer = model.get_layer(entry["name"])
+                count = len(layer.outputs) if isinstance(layer, keras.Model) else 1
                 waiting.append(
                     Call(
-                        layer=model.get_layer(entry["name"]),
+                        layer=layer,
                         inputs=tuple(_key(tensor["keras_history"]) for tensor in tensors),
-                        output=(entry["name"], index, 0),
+                        outputs=tuple((entry["name"], index, place) for place in range(count)),
                         input_shapes=tuple(tuple(tensor["shape"]) for tensor in tensors),
                     )
                 )
         self.calls = _ordered(waiting, set(self.inputs))
+
+
+@dataclass(frozen=True)
+class _Leaf:
+    """A key that is no container, so that Keras's order of a structure can be had."""
+
+    key: TensorKey
+
+
+def _counted_from_0(value: Any, model: Any) -> Any:
+    """Keys of outputs as calls have them: Keras counts a model's calls from 1 here, and from 0 everywhere else."""
+    if _is_key(value):
+        name, call, tensor = value
+        return [name, call - 1 if isinstance(model.get_layer(name), Functional) else call, tensor]
+    if isinstance(value, dict):
+        return {name: _counted_from_0(item, model) for name, item in value.items()}
+    return [_counted_from_0(item, model) for item in value]
+
+
+def _leaves(value: Any) -> Any:
+    if _is_key(value):
+        return _Leaf(_key(value))
+    if isinstance(value, dict):
+        return {name: _leaves(item) for name, item in value.items()}
+    return [_leaves(item) for item in value]
 
 
 def _key(history: list[Any]) -> TensorKey:
@@ -105,7 +143,7 @@ def _ordered(calls: list[Call], known: set[TensorKey]) -> list[Call]:
                 "The model's graph uses outputs of a layer that are not its first, which is not supported."
             )
         ordered += ready
-        known |= {call.output for call in ready}
+        known |= {key for call in ready for key in call.outputs}
         done = {call.output for call in ready}
         calls = [call for call in calls if call.output not in done]
     return ordered

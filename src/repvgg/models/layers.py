@@ -32,5 +32,12 @@ def all_layers(root: Any) -> Iterator[Any]:
             stack.extend(reversed([value for value in item if _may_hold_layers(value)]))
 
 
+def copy_state(original: Any, copy: Any) -> None:
+    """Gives a layer the weights of another of its kind, and what Keras derives from them when it is asked to only."""
+    copy.set_weights(original.get_weights())
+    if isinstance(copy, keras.layers.Normalization):
+        copy.finalize_state()
+
+
 def _may_hold_layers(value: Any) -> bool:
     return isinstance(value, keras.Layer | Mapping | list | tuple | set)

@@ -20,8 +20,9 @@ from repvgg.blocks.rounded import (
     QuantizedGlobalAveragePooling2D,
     weight_scale,
 )
-from repvgg.conversion.reparameterization import Functional, without_auxiliary_outputs
+from repvgg.conversion.reparameterization import without_auxiliary_outputs
 from repvgg.conversion.self_check import check_block
+from repvgg.models.functional_graph import Functional
 from repvgg.models.layers import all_layers
 from repvgg.quantization.qat_scales import LayerScales, QuantizationScales
 from repvgg.runners.keras import to_numpy

@@ -47,19 +47,23 @@ class Steps:
             raise InputError(f"INT8 is for networks with one input of images; '{model.name}' has {len(graph.inputs)}.")
         self.input = "images"
         self.steps: list[Step] = []
-        self.outputs = tuple(self._open(graph, [self.input], prefix="").values())
+        names = self._open(graph, [self.input], prefix="")
+        self.outputs = tuple(names[key] for key in graph.outputs.values())
 
-    def _open(self, graph: FunctionalGraph, inputs: list[str], prefix: str) -> dict[str, str]:
+    def _open(self, graph: FunctionalGraph, inputs: list[str], prefix: str) -> dict[TensorKey, str]:
+        """The names of all tensors of a model."""
         names: dict[TensorKey, str] = dict(zip(graph.inputs, inputs, strict=True))
         for call in graph.calls:
             label = prefix + call.output[0] + (f":{call.output[1]}" if call.output[1] else "")
             given = [names[key] for key in call.inputs]
             if isinstance(call.layer, keras.Model):
-                (names[call.output],) = self._open(FunctionalGraph(call.layer), given, prefix=f"{label}/").values()
+                inner = FunctionalGraph(call.layer)
+                opened = self._open(inner, given, prefix=f"{label}/")
+                names.update(zip(call.outputs, (opened[key] for key in inner.flat_outputs), strict=True))
             else:
                 self.steps.append(Step(label, call.layer, tuple(given)))
                 names[call.output] = label
-        return {label: names[key] for label, key in graph.outputs.items()}
+        return names
 
     @property
     def weighted(self) -> list[Step]:

@@ -127,7 +127,11 @@ def _compiled_call(model: Any) -> Callable[[Any], Any]:
         # Not `model.predict`: it goes through XLA by itself, which is slower on a CPU. The signature makes one trace
         # serve images of every size.
         function = tf.function(lambda images: model(images, training=False))
-        return function.get_concrete_function(tf.TensorSpec(_open_shape(model), tf.float32))  # type: ignore[no-any-return]
+        try:
+            return function.get_concrete_function(tf.TensorSpec(_open_shape(model), tf.float32))  # type: ignore[no-any-return]
+        except tf.errors.OperatorNotAllowedInGraphError:
+            # Some layers of Keras look at the size, UpSampling2D with bilinear interpolation for one: a trace a size.
+            return function  # type: ignore[no-any-return]
     if backend == "jax":
         import jax
 

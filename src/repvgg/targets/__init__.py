@@ -58,6 +58,8 @@ class Settings:
         image_size: (height, width) of all images; as open as the model is if None.
         softmax: give probabilities instead of logits.
         preprocessing: take pixels in uint8 and normalize them so; take normalized images if None.
+        integer_io: "int8" or "uint8": images and answers of an INT8 network as integers, with the scales and zero
+            points that the file holds; float32 if None.
     """
 
     precision: str = "float32"
@@ -65,6 +67,7 @@ class Settings:
     image_size: tuple[int, int] | None = None
     softmax: bool = False
     preprocessing: Preprocessing | None = None
+    integer_io: str | None = None
 
 
 def format_of(path: Path) -> str:

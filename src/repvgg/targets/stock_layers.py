@@ -1,351 +1,384 @@
-"""A functional model of stock layers as a sequence of primitive operations, for writers of other formats.
+"""Stock Keras layers as primitive operations: said here once, for every format.
 
-Each Keras layer that the deploy form consists of, or that often stands around it, is said here once in terms of
-`GraphWriter`'s operations; what they are in a format is the format's own file.
+The layers that the deploy form consists of, and those that often stand around it. `HANDLERS` is the table; a layer that
+is not in it is refused by its name, and so are settings of a layer that no operation expresses.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 import keras
 import numpy as np
 
 from repvgg.base.errors import InputError
-from repvgg.base.metadata import Preprocessing
-from repvgg.models.functional_graph import Call, FunctionalGraph, TensorKey
-from repvgg.targets import Settings
-
-INPUT, LOGITS, PROBABILITIES = "images", "logits", "probabilities"
+from repvgg.models.functional_graph import Call
+from repvgg.targets.operations import (
+    ACTIVATIONS,
+    NO_PADS,
+    Activation,
+    Convolution,
+    Dense,
+    GraphWriter,
+    Interpolation,
+    Normalization,
+    Pads,
+    Pool,
+    Pooling,
+    Resize,
+    TransposedConvolution,
+)
 
 Tensor = TypeVar("Tensor")
-Activation = Literal["relu", "sigmoid", "tanh", "softmax"]
-Combination = Literal["add", "multiply", "concatenate"]
-Pads = tuple[int, int, int, int]
-"""Zeros (top, left, bottom, right)."""
-
-ACTIVATIONS: tuple[Activation, ...] = ("relu", "sigmoid", "tanh", "softmax")
-NO_PADS: Pads = (0, 0, 0, 0)
-FLOAT16 = "float16"
-FLOAT16_MAX = 65504.0
+Writer = GraphWriter[Any]
 
 
 @dataclass(frozen=True)
-class Convolution:
-    """What a convolution is, in every format: kernel (height, width, in / groups, out), bias (out,)."""
-
-    name: str
-    kernel: np.ndarray
-    bias: np.ndarray | None
-    strides: tuple[int, int]
-    dilations: tuple[int, int]
-    groups: int
-    pads: Pads
-
-    @property
-    def keeps_size(self) -> bool:
-        """Whether the padding is exactly what gives an output as large as the input, the same on both sides."""
-        height, width = (rate * (size - 1) for rate, size in zip(self.dilations, self.kernel.shape[:2], strict=True))
-        return self.strides == (1, 1) and self.pads == (
-            height // 2,
-            width // 2,
-            height - height // 2,
-            width - width // 2,
-        )
-
-
-@dataclass(frozen=True)
-class Dense:
-    """A matrix product: kernel (in, out), bias (out,)."""
-
-    name: str
-    kernel: np.ndarray
-    bias: np.ndarray | None
-
-
-@dataclass(frozen=True)
-class Normalization:
-    """Batch normalization with fixed statistics, each (channels,)."""
-
-    name: str
-    gamma: np.ndarray
-    beta: np.ndarray
-    mean: np.ndarray
-    variance: np.ndarray
-    epsilon: float
-
-
-@dataclass(frozen=True)
-class _Padded(Generic[Tensor]):
+class Padded(Generic[Tensor]):
     """A tensor whose padding is still to be done: the convolution behind it takes it along."""
 
     tensor: Tensor
     pads: Pads
 
 
-class GraphWriter(ABC, Generic[Tensor]):
-    """Writes a model; subclasses know how one operation is written.
+def settled(writer: GraphWriter[Tensor], value: Tensor | Padded[Tensor], label: str) -> Tensor:
+    """The tensor, padded."""
+    return writer.pad(value.tensor, value.pads, label) if isinstance(value, Padded) else value
 
-    `Tensor` is whatever stands for a tensor in the format. Labels are unique in a model and derived from the layers'
-    names.
+
+def write_layer(
+    writer: GraphWriter[Tensor], call: Call, inputs: Sequence[Tensor | Padded[Tensor]], label: str
+) -> Tensor | Padded[Tensor]:
+    """Writes one call of one layer.
+
+    Raises:
+        InputError: if the layer or a setting of it has no counterpart; the message names it.
     """
+    layer = call.layer
+    if type(layer) is keras.layers.Conv2D:
+        return _convolution(writer, call, inputs[0], label)
+    tensors = [
+        settled(writer, value, f"{label}/pad" + (str(place) if place else "")) for place, value in enumerate(inputs)
+    ]
+    if type(layer) is keras.layers.ZeroPadding2D:
+        _require_channels_last(writer, layer)
+        (top, bottom), (left, right) = layer.padding
+        return Padded(tensors[0], (top, left, bottom, right))
+    handler = HANDLERS.get(type(layer))
+    if handler is not None:
+        written: Tensor = handler(writer, call, tensors, label)
+        return written
+    known = (keras.layers.Conv2D, keras.layers.ZeroPadding2D, *HANDLERS)
+    raise InputError(
+        f"Layer '{layer.name}' ({type(layer).__name__}) has no counterpart in this package's {writer.what} export. "
+        f"It writes: {', '.join(kind.__name__ for kind in known)}."
+    )
 
-    what: ClassVar[str]
-    """The format's name, for messages."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+def _convolution(writer: GraphWriter[Tensor], call: Call, value: Tensor | Padded[Tensor], label: str) -> Tensor:
+    layer = call.layer
+    _require_channels_last(writer, layer)
+    same = layer.padding == "same"
+    tensor, before = (value.tensor, value.pads) if isinstance(value, Padded) else (value, NO_PADS)
+    pads: Pads | None = before
+    if same and max(layer.strides) > 1:
+        # How much this pads depends on the size, so what was padded before stays an operation of its own.
+        tensor = settled(writer, value, f"{label}/pad")
+        pads = _same_pads(layer.name, call.input_shapes[0][1:3], layer.kernel_size, layer.strides, layer.dilation_rate)
+    elif same:
+        around = _same_pads(layer.name, (None, None), layer.kernel_size, layer.strides, layer.dilation_rate) or NO_PADS
+        same = before == NO_PADS
+        top, left, bottom, right = (pad + more for pad, more in zip(before, around, strict=True))
+        pads = (top, left, bottom, right)
+    convolution = Convolution(
+        name=layer.name,
+        kernel=writer.array(layer.kernel),
+        bias=writer.array(layer.bias) if layer.use_bias else None,
+        strides=tuple(layer.strides),
+        dilations=tuple(layer.dilation_rate),
+        groups=layer.groups,
+        pads=pads,
+        same=same,
+    )
+    return _activated(writer, call, 4, lambda name: writer.convolve(tensor, convolution, name), label, "conv")
 
-    @abstractmethod
-    def convolve(self, tensor: Tensor, convolution: Convolution, label: str) -> Tensor:
-        """Convolution and bias."""
 
-    @abstractmethod
-    def pad(self, tensor: Tensor, pads: Pads, label: str) -> Tensor:
-        """Zeros around images."""
+def _transposed_convolution(writer: Writer, call: Call, tensors: Sequence[Any], label: str) -> Any:
+    layer = call.layer
+    _require_channels_last(writer, layer)
+    if max(layer.dilation_rate) > 1:
+        raise InputError(f"{writer.what} export writes Conv2DTranspose without dilation; '{layer.name}' has one.")
+    # Keras's arithmetic does not depend on the size, so any will do that is larger than what is cut off.
+    size = max(layer.kernel_size)
+    shape = layer.compute_output_shape((1, size, size, call.input_shapes[0][3]))
+    before, behind, more = [], [], []
+    for kernel, stride, length in zip(layer.kernel_size, layer.strides, shape[1:3], strict=True):
+        excess = stride * (size - 1) + kernel - length
+        cut = max(excess, 0)
+        before.append(cut // 2 if layer.padding == "same" else 0)
+        behind.append(cut - before[-1])
+        more.append(max(-excess, 0))
+    convolution = TransposedConvolution(
+        name=layer.name,
+        kernel=writer.array(layer.kernel),
+        bias=writer.array(layer.bias) if layer.use_bias else None,
+        strides=tuple(layer.strides),
+        same=layer.padding == "same",
+        crops=(before[0], before[1], behind[0], behind[1]),
+        more=(more[0], more[1]),
+    )
+    return _activated(
+        writer, call, 4, lambda name: writer.convolve_transposed(tensors[0], convolution, name), label, "conv"
+    )
 
-    @abstractmethod
-    def dense(self, tensor: Tensor, dense: Dense, label: str) -> Tensor:
-        """Matrix product and bias of vectors (N, C)."""
 
-    @abstractmethod
-    def average(self, tensor: Tensor, label: str, *, keepdims: bool) -> Tensor:
-        """Each channel's mean over the image: (N, C), or images of one pixel with `keepdims`."""
-
-    @abstractmethod
-    def normalize(self, tensor: Tensor, normalization: Normalization, label: str) -> Tensor:
-        """Batch normalization."""
-
-    @abstractmethod
-    def activate(self, tensor: Tensor, activation: Activation, label: str) -> Tensor:
-        """An activation; softmax is over the channels of vectors."""
-
-    @abstractmethod
-    def combine(self, tensors: Sequence[Tensor], how: Combination, label: str) -> Tensor:
-        """Sum or product with broadcasting, or channels one after the other."""
-
-    def array(self, variable: Any) -> np.ndarray:
-        """A weight of the model as an array of float32; for float16 it is rounded here, the same for every format."""
-        values = np.asarray(keras.ops.convert_to_numpy(variable.value), dtype=np.float32)
-        if self.settings.precision != FLOAT16:
-            return values
-        if not np.abs(values).max(initial=0) <= FLOAT16_MAX:
-            raise InputError(
-                f"The weight '{variable.path}' has values above {FLOAT16_MAX:.0f}, which float16 cannot hold. "
-                "Export in float32."
-            )
-        return in_float16(values)
-
-    def write_model(self, model: Any, images: Tensor) -> dict[str, Tensor]:
-        """Writes the whole model; its outputs by name: 'logits' or 'probabilities' where there is one.
-
-        Raises:
-            InputError: if a layer has no counterpart, or softmax is asked for where it makes no sense.
-        """
-        graph = FunctionalGraph(model)
-        outputs = self._graph(graph, [images], prefix="")
-        if not self.settings.softmax:
-            return outputs if len(outputs) > 1 else {LOGITS: next(iter(outputs.values()))}
-        if len(outputs) > 1 or len(model.outputs[0].shape) != 2:
-            raise InputError(f"Softmax makes probabilities of a classifier's logits, and '{model.name}' is none.")
-        last = next(call.layer for call in graph.calls if call.output in graph.outputs.values())
-        if keras.activations.serialize(getattr(last, "activation", None) or keras.activations.linear) == "softmax":
-            raise InputError(f"'{model.name}' ends in a softmax, so it gives probabilities already. Leave softmax out.")
-        (logits,) = outputs.values()
-        return {PROBABILITIES: self.activate(logits, "softmax", f"{PROBABILITIES}:softmax")}
-
-    def _graph(self, graph: FunctionalGraph, inputs: Sequence[Tensor], prefix: str) -> dict[str, Tensor]:
-        values: dict[TensorKey, Tensor | _Padded[Tensor]] = dict(zip(graph.inputs, inputs, strict=True))
-        for call in graph.calls:
-            label = prefix + call.output[0] + (f":{call.output[1]}" if call.output[1] else "")
-            values[call.output] = self._call(call, [values[key] for key in call.inputs], label)
-        return {name: self._settled(values[key], f"{prefix}{key[0]}") for name, key in graph.outputs.items()}
-
-    def _call(self, call: Call, inputs: Sequence["Tensor | _Padded[Tensor]"], label: str) -> "Tensor | _Padded[Tensor]":
+def _pooling(kind: Pool) -> Callable[[Writer, Call, Sequence[Any], str], Any]:
+    def handler(writer: Writer, call: Call, tensors: Sequence[Any], label: str) -> Any:
         layer = call.layer
-        first = inputs[0]
-        if type(layer) is keras.layers.Conv2D:
-            return self._convolution(layer, first, label)
-        tensors = [
-            self._settled(value, f"{label}/pad" + (str(place) if place else "")) for place, value in enumerate(inputs)
-        ]
-        if type(layer) is keras.layers.ZeroPadding2D:
-            self._require_channels_last(layer)
-            (top, bottom), (left, right) = layer.padding
-            return _Padded(tensors[0], (top, left, bottom, right))
-        if isinstance(layer, keras.Model):
-            (result,) = self._graph(FunctionalGraph(layer), tensors, prefix=f"{label}/").values()
-            return result
-        for kind, handler in _HANDLERS.items():
-            if type(layer) is kind:
-                written: Tensor = handler(self, call, tensors, label)
-                return written
-        known = (keras.layers.Conv2D, keras.layers.ZeroPadding2D, *_HANDLERS)
-        raise InputError(
-            f"Layer '{layer.name}' ({type(layer).__name__}) has no counterpart in this package's {self.what} export. "
-            f"It writes: {', '.join(kind.__name__ for kind in known)}."
-        )
+        _require_channels_last(writer, layer)
+        size, strides = tuple(layer.pool_size), tuple(layer.strides)
+        same = layer.padding == "same"
+        pads = _same_pads(layer.name, call.input_shapes[0][1:3], size, strides, (1, 1)) if same else NO_PADS
+        return writer.pool(tensors[0], Pooling(kind, size, strides, pads, same), label)
 
-    def _settled(self, value: "Tensor | _Padded[Tensor]", label: str) -> Tensor:
-        return self.pad(value.tensor, value.pads, label) if isinstance(value, _Padded) else value
+    return handler
 
-    def _convolution(self, layer: Any, value: "Tensor | _Padded[Tensor]", label: str) -> Tensor:
-        self._require_channels_last(layer)
-        pads = value.pads if isinstance(value, _Padded) else NO_PADS
-        if layer.padding == "same":
-            if max(layer.strides) > 1:
-                raise InputError(
-                    f"'{layer.name}' has padding='same' with stride {layer.strides}, which pads by the image's size. "
-                    "Use ZeroPadding2D and padding='valid'."
-                )
-            height, width = (
-                rate * (size - 1) for rate, size in zip(layer.dilation_rate, layer.kernel_size, strict=True)
-            )
-            same = (height // 2, width // 2, height - height // 2, width - width // 2)
-            top, left, bottom, right = (pad + more for pad, more in zip(pads, same, strict=True))
-            pads = (top, left, bottom, right)
-        convolution = Convolution(
-            name=layer.name,
-            kernel=self.array(layer.kernel),
-            bias=self.array(layer.bias) if layer.use_bias else None,
-            strides=tuple(layer.strides),
-            dilations=tuple(layer.dilation_rate),
-            groups=layer.groups,
-            pads=pads,
-        )
-        tensor = value.tensor if isinstance(value, _Padded) else value
-        active = self._active(layer)
-        convolved = self.convolve(tensor, convolution, f"{label}/conv" if active else label)
-        return self.activate(convolved, active, label) if active else convolved
 
-    def _active(self, layer: Any) -> Activation | None:
-        name = keras.activations.serialize(layer.activation)
-        if name == "linear":
-            return None
-        for activation in ACTIVATIONS:
-            if name == activation:
-                return activation
-        raise InputError(f"'{layer.name}' uses the activation {name!r}, which {self.what} export does not write.")
+def _global_pooling(kind: Pool) -> Callable[[Writer, Call, Sequence[Any], str], Any]:
+    def handler(writer: Writer, call: Call, tensors: Sequence[Any], label: str) -> Any:
+        _require_channels_last(writer, call.layer)
+        return writer.pool_globally(tensors[0], kind, label, keepdims=call.layer.keepdims)
 
-    def _require_channels_last(self, layer: Any) -> None:
-        if layer.data_format != "channels_last":
-            raise InputError(f"{self.what} export reads channels_last models; '{layer.name}' is {layer.data_format}.")
+    return handler
 
-    def _dense(self, call: Call, tensors: Sequence[Tensor], label: str) -> Tensor:
-        layer = call.layer
-        if len(call.input_shapes[0]) != 2:
-            raise InputError(
-                f"{self.what} export writes Dense for vectors (N, C); '{layer.name}' gets {call.input_shapes[0]}."
-            )
-        dense = Dense(layer.name, self.array(layer.kernel), self.array(layer.bias) if layer.use_bias else None)
-        active = self._active(layer)
-        product = self.dense(tensors[0], dense, f"{label}/gemm" if active else label)
-        return self.activate(product, active, label) if active else product
 
-    def _global_average(self, call: Call, tensors: Sequence[Tensor], label: str) -> Tensor:
-        self._require_channels_last(call.layer)
-        return self.average(tensors[0], label, keepdims=call.layer.keepdims)
+def _up_sampling(writer: Writer, call: Call, tensors: Sequence[Any], label: str) -> Any:
+    layer = call.layer
+    _require_channels_last(writer, layer)
+    return writer.resize(tensors[0], Resize(_interpolation(writer, layer), factors=tuple(layer.size)), label)
 
-    def _batch_normalization(self, call: Call, tensors: Sequence[Tensor], label: str) -> Tensor:
-        layer = call.layer
-        if layer.axis not in (-1, len(call.input_shapes[0]) - 1):
-            raise InputError(
-                f"{self.what} export reads channels_last models; '{layer.name}' normalizes axis {layer.axis}."
-            )
-        channels = int(layer.moving_mean.shape[0])
-        normalization = Normalization(
-            name=layer.name,
-            gamma=self.array(layer.gamma) if layer.scale else np.ones(channels, np.float32),
-            beta=self.array(layer.beta) if layer.center else np.zeros(channels, np.float32),
-            mean=self.array(layer.moving_mean),
-            variance=self.array(layer.moving_variance),
-            epsilon=layer.epsilon,
-        )
-        return self.normalize(tensors[0], normalization, label)
 
-    def _activation(self, call: Call, tensors: Sequence[Tensor], label: str) -> Tensor:
-        active = self._active(call.layer)
-        if active == "softmax" and len(call.input_shapes[0]) != 2:
-            raise InputError(
-                f"{self.what} export writes softmax for vectors (N, C); '{call.layer.name}' gets more axes."
-            )
-        return self.activate(tensors[0], active, label) if active else tensors[0]
+def _resizing(writer: Writer, call: Call, tensors: Sequence[Any], label: str) -> Any:
+    layer = call.layer
+    _require_channels_last(writer, layer)
+    for option in ("crop_to_aspect_ratio", "pad_to_aspect_ratio", "antialias"):
+        if getattr(layer, option):
+            raise InputError(f"{writer.what} export writes Resizing without `{option}`; '{layer.name}' has it.")
+    return writer.resize(tensors[0], Resize(_interpolation(writer, layer), size=(layer.height, layer.width)), label)
 
-    def _relu(self, call: Call, tensors: Sequence[Tensor], label: str) -> Tensor:
-        layer = call.layer
-        if layer.max_value is not None or layer.negative_slope or layer.threshold:
-            raise InputError(f"{self.what} export writes the plain ReLU; '{layer.name}' has other settings.")
-        return self.activate(tensors[0], "relu", label)
 
-    def _concatenate(self, call: Call, tensors: Sequence[Tensor], label: str) -> Tensor:
-        if call.layer.axis not in (-1, len(call.input_shapes[0]) - 1):
-            raise InputError(
-                f"{self.what} export concatenates channels; '{call.layer.name}' has axis {call.layer.axis}."
-            )
-        return self.combine(tensors, "concatenate", label)
+def _interpolation(writer: Writer, layer: Any) -> Interpolation:
+    if layer.interpolation == "nearest":
+        return "nearest"
+    if layer.interpolation == "bilinear":
+        return "bilinear"
+    raise InputError(
+        f"{writer.what} export writes the interpolations nearest and bilinear; '{layer.name}' has "
+        f"'{layer.interpolation}'."
+    )
 
-    def _add(self, call: Call, tensors: Sequence[Tensor], label: str) -> Tensor:
-        return self.combine(tensors, "add", label)
 
-    def _multiply(self, call: Call, tensors: Sequence[Tensor], label: str) -> Tensor:
-        return self.combine(tensors, "multiply", label)
-
-    def _pass_on(self, call: Call, tensors: Sequence[Tensor], label: str) -> Tensor:
+def _reshape(writer: Writer, call: Call, tensors: Sequence[Any], label: str) -> Any:
+    layer, (given,) = call.layer, call.input_shapes
+    if type(layer) is keras.layers.Flatten:
+        _require_channels_last(writer, layer)
+    shape = [-1 if size is None else int(size) for size in layer.compute_output_shape(given)[1:]]
+    if shape.count(-1) > 1:
+        raise InputError(f"'{layer.name}' makes a shape with more than one open size. Fix the images' size.")
+    if len(given) == 2 and len(shape) == 1:
         return tensors[0]
+    return writer.reshape(tensors[0], len(given), shape, label)
 
 
-_HANDLERS: Mapping[type, Callable[[GraphWriter[Any], Call, Sequence[Any], str], Any]] = {
-    keras.layers.Dense: GraphWriter._dense,
-    keras.layers.GlobalAveragePooling2D: GraphWriter._global_average,
-    keras.layers.BatchNormalization: GraphWriter._batch_normalization,
-    keras.layers.Activation: GraphWriter._activation,
-    keras.layers.ReLU: GraphWriter._relu,
-    keras.layers.Multiply: GraphWriter._multiply,
-    keras.layers.Add: GraphWriter._add,
-    keras.layers.Concatenate: GraphWriter._concatenate,
-    keras.layers.Dropout: GraphWriter._pass_on,
+def _dense(writer: Writer, call: Call, tensors: Sequence[Any], label: str) -> Any:
+    layer = call.layer
+    if len(call.input_shapes[0]) != 2:
+        raise InputError(
+            f"{writer.what} export writes Dense for vectors (N, C); '{layer.name}' gets {call.input_shapes[0]}."
+        )
+    dense = Dense(layer.name, writer.array(layer.kernel), writer.array(layer.bias) if layer.use_bias else None)
+    return _activated(writer, call, 2, lambda name: writer.dense(tensors[0], dense, name), label, "gemm")
+
+
+def _batch_normalization(writer: Writer, call: Call, tensors: Sequence[Any], label: str) -> Any:
+    layer = call.layer
+    _require_last_axis(writer, call, layer.axis, "normalizes")
+    if len(call.input_shapes[0]) != 4:
+        raise InputError(
+            f"{writer.what} export writes BatchNormalization for images; '{layer.name}' gets {call.input_shapes[0]}."
+        )
+    channels = int(layer.moving_mean.shape[0])
+    normalization = Normalization(
+        name=layer.name,
+        gamma=writer.array(layer.gamma) if layer.scale else np.ones(channels, np.float32),
+        beta=writer.array(layer.beta) if layer.center else np.zeros(channels, np.float32),
+        mean=writer.array(layer.moving_mean),
+        variance=writer.array(layer.moving_variance),
+        epsilon=layer.epsilon,
+    )
+    return writer.normalize(tensors[0], normalization, label)
+
+
+def _rescaling(writer: Writer, call: Call, tensors: Sequence[Any], label: str) -> Any:
+    layer = call.layer
+    factor, addend = (np.asarray(value, np.float32) for value in (layer.scale, layer.offset))
+    return _scaled(writer, call, tensors[0], factor, addend, label)
+
+
+def _feature_normalization(writer: Writer, call: Call, tensors: Sequence[Any], label: str) -> Any:
+    layer = call.layer
+    mean, variance = (
+        np.squeeze(np.asarray(keras.ops.convert_to_numpy(value), np.float64)) for value in (layer.mean, layer.variance)
+    )
+    if layer.axis:
+        axis = layer.axis[0] if len(layer.axis) == 1 else tuple(layer.axis)
+        _require_last_axis(writer, call, axis, "normalizes")
+    std = np.maximum(np.sqrt(variance), keras.config.epsilon())
+    factor, addend = (std, mean) if layer.invert else (1 / std, -mean / std)
+    return _scaled(writer, call, tensors[0], factor, addend, label)
+
+
+def _scaled(writer: Writer, call: Call, tensor: Any, factor: np.ndarray, addend: np.ndarray, label: str) -> Any:
+    channels = call.input_shapes[0][-1]
+    for values in (factor, addend):
+        if values.shape not in ((), (1,), (channels,)):
+            raise InputError(
+                f"{writer.what} export scales by one number, or one for each channel; '{call.layer.name}' has an "
+                f"array of shape {values.shape}."
+            )
+    factor, addend = (np.reshape(values, -1 if values.size > 1 else ()) for values in (factor, addend))
+    return writer.scale(tensor, len(call.input_shapes[0]), factor.astype(np.float32), addend.astype(np.float32), label)
+
+
+def _activation(writer: Writer, call: Call, tensors: Sequence[Any], label: str) -> Any:
+    return _activated(writer, call, len(call.input_shapes[0]), lambda _: tensors[0], label, "")
+
+
+def _relu(writer: Writer, call: Call, tensors: Sequence[Any], label: str) -> Any:
+    layer = call.layer
+    if layer.max_value not in (None, 6) or layer.negative_slope or layer.threshold:
+        raise InputError(f"{writer.what} export writes ReLU plain or cut off at 6; '{layer.name}' has other settings.")
+    return writer.activate(
+        tensors[0], len(call.input_shapes[0]), "relu6" if layer.max_value is not None else "relu", label
+    )
+
+
+def _softmax(writer: Writer, call: Call, tensors: Sequence[Any], label: str) -> Any:
+    _require_last_axis(writer, call, call.layer.axis, "is a softmax over")
+    return writer.activate(tensors[0], len(call.input_shapes[0]), "softmax", label)
+
+
+def _concatenate(writer: Writer, call: Call, tensors: Sequence[Any], label: str) -> Any:
+    _require_last_axis(writer, call, call.layer.axis, "concatenates")
+    return writer.combine(tensors, len(call.input_shapes[0]), "concatenate", label)
+
+
+def _add(writer: Writer, call: Call, tensors: Sequence[Any], label: str) -> Any:
+    return writer.combine(tensors, _common_rank(call), "add", label)
+
+
+def _multiply(writer: Writer, call: Call, tensors: Sequence[Any], label: str) -> Any:
+    return writer.combine(tensors, _common_rank(call), "multiply", label)
+
+
+def _pass_on(writer: Writer, call: Call, tensors: Sequence[Any], label: str) -> Any:
+    return tensors[0]
+
+
+HANDLERS: Mapping[type, Callable[[Writer, Call, Sequence[Any], str], Any]] = {
+    keras.layers.Conv2DTranspose: _transposed_convolution,
+    keras.layers.Dense: _dense,
+    keras.layers.MaxPooling2D: _pooling("max"),
+    keras.layers.AveragePooling2D: _pooling("average"),
+    keras.layers.GlobalMaxPooling2D: _global_pooling("max"),
+    keras.layers.GlobalAveragePooling2D: _global_pooling("average"),
+    keras.layers.UpSampling2D: _up_sampling,
+    keras.layers.Resizing: _resizing,
+    keras.layers.Flatten: _reshape,
+    keras.layers.Reshape: _reshape,
+    keras.layers.BatchNormalization: _batch_normalization,
+    keras.layers.Normalization: _feature_normalization,
+    keras.layers.Rescaling: _rescaling,
+    keras.layers.Activation: _activation,
+    keras.layers.ReLU: _relu,
+    keras.layers.Softmax: _softmax,
+    keras.layers.Multiply: _multiply,
+    keras.layers.Add: _add,
+    keras.layers.Concatenate: _concatenate,
+    keras.layers.Dropout: _pass_on,
+    keras.layers.SpatialDropout2D: _pass_on,
+    keras.layers.Identity: _pass_on,
 }
 
 
-def image_shape(model: Any, settings: Settings, what: str) -> tuple[int | None, int | None, int | None, int]:
-    """(batch, height, width, channels) of the artifact's input: the model's, where the settings fix nothing.
+def _activated(
+    writer: GraphWriter[Tensor], call: Call, rank: int, write: Callable[[str], Tensor], label: str, inner: str
+) -> Tensor:
+    """What `write` writes, called `label/inner`, and the layer's activation behind it; without one it is `label`."""
+    active = activation_of(writer, call.layer)
+    if active is None:
+        return write(label)
+    return writer.activate(write(f"{label}/{inner}"), rank, active, label)
+
+
+def activation_of(writer: Writer, layer: Any) -> Activation | None:
+    """The activation of a layer that has one; None if it is linear.
 
     Raises:
-        InputError: if the model takes something else than one batch of images, or other images than the settings say.
+        InputError: if no format writes it.
     """
-    if len(model.inputs) != 1 or len(model.inputs[0].shape) != 4:
-        shapes = ", ".join(str(tensor.shape) for tensor in model.inputs)
-        raise InputError(f"{what} export takes models with one input of images; '{model.name}' has {shapes}.")
-    own = tuple(model.inputs[0].shape)
-    asked = (settings.batch, *(settings.image_size or (None, None)))
-    fixed = []
-    for side, size, wanted in zip(("batch", "height", "width"), own, asked, strict=False):
-        if wanted is not None and wanted < 1:
-            raise InputError(f"The {side} of the artifact's input must be at least 1. Received: {wanted}.")
-        if size is not None and wanted is not None and size != wanted:
-            raise InputError(
-                f"The {side} of '{model.name}' is fixed to {size}, and {wanted} was asked for. Load or build the model "
-                "with open sides first: input_shape=(None, None, 3)."
-            )
-        fixed.append(size if size is not None else wanted)
-    preprocessing = settings.preprocessing
-    if preprocessing is not None and preprocessing.channels != own[3]:
+    name = keras.activations.serialize(layer.activation)
+    if name == "linear":
+        return None
+    for activation in ACTIVATIONS:
+        if name == activation:
+            return activation
+    raise InputError(
+        f"'{layer.name}' uses the activation {name!r}, which {writer.what} export does not write. "
+        f"It writes: {', '.join(ACTIVATIONS)}."
+    )
+
+
+def _require_channels_last(writer: Writer, layer: Any) -> None:
+    if layer.data_format != "channels_last":
+        raise InputError(f"{writer.what} export reads channels_last models; '{layer.name}' is {layer.data_format}.")
+
+
+def _require_last_axis(writer: Writer, call: Call, axis: Any, does: str) -> None:
+    if axis not in (-1, len(call.input_shapes[0]) - 1):
         raise InputError(
-            f"'{model.name}' takes images of {own[3]} channels, and its preprocessing is for {preprocessing.channels}."
+            f"{writer.what} export reads channels_last models; '{call.layer.name}' {does} axis {axis}, and the "
+            "channels are the last one."
         )
-    return fixed[0], fixed[1], fixed[2], int(own[3])
 
 
-def scale_and_shift(preprocessing: Preprocessing | None, precision: str) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels times the first, plus the second, are normalized images; each (channels,), rounded to the precision."""
-    if preprocessing is None:
-        raise InputError("There is no preprocessing to write into the artifact.")
-    mean, std = (np.asarray(part, np.float64) for part in (preprocessing.mean, preprocessing.std))
-    scale, shift = (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
-    return (in_float16(scale), in_float16(shift)) if precision == FLOAT16 else (scale, shift)
+def _common_rank(call: Call) -> int:
+    ranks = {len(shape) for shape in call.input_shapes}
+    if len(ranks) > 1:
+        raise InputError(
+            f"'{call.layer.name}' joins tensors of different numbers of axes: "
+            f"{', '.join(str(shape) for shape in call.input_shapes)}. Reshape them first."
+        )
+    return ranks.pop()
 
 
-def in_float16(values: np.ndarray) -> np.ndarray:
-    """The values that float16 can hold next to these, in their own type."""
-    return values.astype(np.float16).astype(values.dtype)
+def _same_pads(
+    name: str, sizes: Sequence[int | None], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
+) -> Pads | None:
+    """Keras's "same", which is TensorFlow's; None where it depends on sizes that are open."""
+    before, behind = [], []
+    for size, length, stride, rate in zip(sizes, kernel, strides, dilations, strict=True):
+        reach = rate * (length - 1)
+        total = reach
+        if stride > 1:
+            if size is None:
+                if reach + 1 < stride:
+                    raise InputError(
+                        f"'{name}' pads by 'same' and skips pixels, which runtimes do in different ways where the size "
+                        "is open. Fix the images' size in the model, or use ZeroPadding2D and padding='valid'."
+                    )
+                return None
+            total = max((-(-size // stride) - 1) * stride + reach + 1 - size, 0)
+        before.append(total // 2)
+        behind.append(total - total // 2)
+    return before[0], before[1], behind[0], behind[1]

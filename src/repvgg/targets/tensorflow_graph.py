@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from repvgg.targets import Settings
-from repvgg.targets.stock_layers import (
+from repvgg.targets.network import image_shape, scale_and_shift, write_model
+from repvgg.targets.operations import (
     INPUT,
     NO_PADS,
     Activation,
@@ -22,8 +23,10 @@ from repvgg.targets.stock_layers import (
     GraphWriter,
     Normalization,
     Pads,
-    image_shape,
-    scale_and_shift,
+    Pool,
+    Pooling,
+    Resize,
+    TransposedConvolution,
 )
 
 
@@ -46,7 +49,7 @@ def build(model: Any, settings: Settings, what: str) -> tuple[Any, Any]:
     pixels = settings.preprocessing is not None
     signature = tf.TensorSpec(shape, tf.uint8 if pixels else tf.float32, name=INPUT)
     module.serve = tf.function(
-        lambda images: writer.write_model(model, writer.prepared(images)),
+        lambda images: write_model(writer, model, writer.prepared(images)),
         input_signature=[signature],
         autograph=False,
     )
@@ -84,12 +87,13 @@ class _Writer(GraphWriter[Any]):
         return tensor if bias is None else self.tf.nn.bias_add(tensor, self.weight(f"{name}/bias", bias))
 
     def convolve(self, tensor: Any, convolution: Convolution, label: str) -> Any:
-        top, left, bottom, right = convolution.pads
-        padding: Any = [[0, 0], [top, bottom], [left, right], [0, 0]]
-        if convolution.pads == NO_PADS:
+        if convolution.same or convolution.pads is None:
+            padding: Any = "SAME"
+        elif convolution.pads == NO_PADS:
             padding = "VALID"
-        elif convolution.keeps_size:
-            padding = "SAME"
+        else:
+            top, left, bottom, right = convolution.pads
+            padding = [[0, 0], [top, bottom], [left, right], [0, 0]]
         convolved = self.tf.nn.conv2d(
             tensor,
             self.weight(f"{convolution.name}/kernel", convolution.kernel),
@@ -100,6 +104,25 @@ class _Writer(GraphWriter[Any]):
         )
         return self.biased(convolved, convolution.name, convolution.bias)
 
+    def convolve_transposed(self, tensor: Any, convolution: TransposedConvolution, label: str) -> Any:
+        batch, height, width = self.sizes(tensor)
+        (rise, widening), (down, right) = convolution.growth, convolution.strides
+        convolved = self.tf.nn.conv2d_transpose(
+            tensor,
+            self.weight(f"{convolution.name}/kernel", convolution.kernel),
+            [batch, down * height + rise, right * width + widening, convolution.kernel.shape[2]],
+            convolution.strides,
+            "SAME" if convolution.same else "VALID",
+            name=_safe(label),
+        )
+        return self.biased(convolved, convolution.name, convolution.bias)
+
+    def sizes(self, tensor: Any) -> tuple[Any, Any, Any]:
+        """Batch, height and width of images: numbers where they are fixed, else tensors."""
+        dynamic = self.tf.shape(tensor)
+        batch, height, width = (dynamic[axis] if size is None else size for axis, size in enumerate(tensor.shape[:3]))
+        return batch, height, width
+
     def pad(self, tensor: Any, pads: Pads, label: str) -> Any:
         top, left, bottom, right = pads
         return self.tf.pad(tensor, [[0, 0], [top, bottom], [left, right], [0, 0]], name=_safe(label))
@@ -108,8 +131,29 @@ class _Writer(GraphWriter[Any]):
         product = self.tf.matmul(tensor, self.weight(f"{dense.name}/kernel", dense.kernel), name=_safe(label))
         return self.biased(product, dense.name, dense.bias)
 
-    def average(self, tensor: Any, label: str, *, keepdims: bool) -> Any:
-        return self.tf.reduce_mean(tensor, (1, 2), keepdims=keepdims, name=_safe(label))
+    def pool(self, tensor: Any, pooling: Pooling, label: str) -> Any:
+        function = self.tf.nn.max_pool2d if pooling.kind == "max" else self.tf.nn.avg_pool2d
+        return function(tensor, pooling.size, pooling.strides, "SAME" if pooling.same else "VALID", name=_safe(label))
+
+    def pool_globally(self, tensor: Any, kind: Pool, label: str, *, keepdims: bool) -> Any:
+        reduce = self.tf.reduce_max if kind == "max" else self.tf.reduce_mean
+        return reduce(tensor, (1, 2), keepdims=keepdims, name=_safe(label))
+
+    def resize(self, tensor: Any, resize: Resize, label: str) -> Any:
+        if resize.size is None:
+            _, height, width = self.sizes(tensor)
+            size: Any = [resize.factors[0] * height, resize.factors[1] * width]
+        else:
+            size = list(resize.size)
+        return self.tf.image.resize(tensor, size, resize.interpolation, name=_safe(label))
+
+    def reshape(self, tensor: Any, rank: int, shape: Sequence[int], label: str) -> Any:
+        batch = tensor.shape[0]
+        if -1 not in shape:
+            batch = -1
+        elif batch is None:
+            batch = self.tf.shape(tensor)[0]
+        return self.tf.reshape(tensor, [batch, *shape], name=_safe(label))
 
     def normalize(self, tensor: Any, normalization: Normalization, label: str) -> Any:
         scale = normalization.gamma / np.sqrt(normalization.variance + normalization.epsilon)
@@ -117,16 +161,31 @@ class _Writer(GraphWriter[Any]):
         scaled = tensor * self.weight(f"{normalization.name}/scale", scale.astype(np.float32))
         return scaled + self.weight(f"{normalization.name}/shift", shift.astype(np.float32))
 
-    def activate(self, tensor: Any, activation: Activation, label: str) -> Any:
+    def scale(self, tensor: Any, rank: int, factor: np.ndarray, addend: np.ndarray, label: str) -> Any:
+        return self.tf.add(tensor * factor, addend, name=_safe(label))
+
+    def activate(self, tensor: Any, rank: int, activation: Activation, label: str) -> Any:
+        name = _safe(label)
+        match activation:
+            case "silu":
+                # `tf.nn.silu` brings a gradient of its own, which nobody asks an artifact for.
+                return self.tf.multiply(tensor, self.tf.sigmoid(tensor), name=name)
+            case "gelu":
+                return self.tf.nn.gelu(tensor, name=name)
+            case "hard_sigmoid":
+                return self.tf.multiply(self.tf.nn.relu6(tensor + 3.0), 1 / 6, name=name)
+            case "hard_silu":
+                return self.tf.multiply(tensor * self.tf.nn.relu6(tensor + 3.0), 1 / 6, name=name)
         functions: Mapping[Activation, Any] = {
             "relu": self.tf.nn.relu,
+            "relu6": self.tf.nn.relu6,
             "sigmoid": self.tf.sigmoid,
             "tanh": self.tf.tanh,
             "softmax": self.tf.nn.softmax,
         }
-        return functions[activation](tensor, name=_safe(label))
+        return functions[activation](tensor, name=name)
 
-    def combine(self, tensors: Sequence[Any], how: Combination, label: str) -> Any:
+    def combine(self, tensors: Sequence[Any], rank: int, how: Combination, label: str) -> Any:
         if how == "concatenate":
             return self.tf.concat(tensors, -1, name=_safe(label))
         result = tensors[0]

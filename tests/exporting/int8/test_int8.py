@@ -17,7 +17,7 @@ from repvgg.exporting import Export, export
 from repvgg.quantization import SCHEMES
 from repvgg.runners import load_runner
 from repvgg.targets.int8 import INT8_TARGETS
-from repvgg.targets.stock_layers import scale_and_shift
+from repvgg.targets.network import scale_and_shift
 from sampling import sampled
 
 pytestmark = pytest.mark.processor

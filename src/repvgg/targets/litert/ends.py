@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from repvgg.base.dependencies import require
+from repvgg.base.errors import InputError
 from repvgg.targets import Settings
-from repvgg.targets.stock_layers import INPUT, PROBABILITIES, scale_and_shift
+from repvgg.targets.network import scale_and_shift
+from repvgg.targets.operations import INPUT, PROBABILITIES
 
 IDENTIFIER = b"TFL3"
 
@@ -34,6 +36,28 @@ def with_ends(content: bytes, settings: Settings) -> bytes:
     builder = flatbuffers.Builder(len(content))
     builder.Finish(graph.model.Pack(builder), IDENTIFIER)
     return bytes(builder.Output())
+
+
+def require_integers(content: bytes) -> None:
+    """Raises `InputError`, naming the layer, if a model calculates anything in floating point."""
+    schema = require("ai_edge_litert.schema_py_generated", extra="litert", purpose="INT8 for LiteRT")
+    model = schema.ModelT.InitFromPackedBuf(content)
+    floats = (schema.TensorType.FLOAT32, schema.TensorType.FLOAT16)
+    names = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
+    for graph in model.subgraphs:
+        for operator in graph.operators:
+            tensors = [graph.tensors[index] for index in (*operator.inputs, *operator.outputs) if index >= 0]
+            if not any(tensor.type in floats for tensor in tensors):
+                continue
+            code = model.operatorCodes[operator.opcodeIndex]
+            kind = names[max(code.builtinCode, code.deprecatedBuiltinCode)]
+            # The network's last tensor has the function's name; the layer's is on its weights.
+            named = (bytes(graph.tensors[index].name).decode() for index in (*operator.outputs, *operator.inputs[1:]))
+            layer = next((name.split(";")[0] for name in named if not name.startswith("StatefulPartitioned")), kind)
+            raise InputError(
+                f"'{layer}' ({kind}) has no integer kernel in LiteRT and would be calculated in float32, which "
+                "integer ends are to do without. Replace the layer, or leave integer_io out."
+            )
 
 
 class _Graph:

@@ -1,4 +1,7 @@
-"""LiteRT in full INT8: weights and activations of 8 bits, by TensorFlow's converter; images and answers in float32."""
+"""LiteRT in full INT8: weights and activations of 8 bits, by TensorFlow's converter.
+
+Images and answers are in float32, or integers themselves for processors that have nothing else.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -11,7 +14,7 @@ from repvgg.base.metadata import Metadata
 from repvgg.quantization.schemes import Scheme
 from repvgg.quantization.steps import whole_batches
 from repvgg.targets import Settings
-from repvgg.targets.litert.ends import with_ends
+from repvgg.targets.litert.ends import require_integers, with_ends
 from repvgg.targets.litert.write import append_metadata, converter_for
 from repvgg.targets.quiet import quiet_libraries
 
@@ -21,6 +24,7 @@ def quantize(model: Any, images: np.ndarray, scheme: Scheme, float_layers: Seque
 
     Raises:
         ValueError: for layers in float32, which the converter has no stable way to leave out.
+        InputError: with integer ends, if a layer has no integer kernel.
     """
     import tensorflow as tf
 
@@ -40,8 +44,12 @@ def quantize(model: Any, images: np.ndarray, scheme: Scheme, float_layers: Seque
         # There is no public way to ask for one grid a layer, which nobody wants but to see what it costs.
         converter._experimental_disable_per_channel = True
         converter._experimental_disable_per_channel_quantization_for_dense_layers = True
+    if settings.integer_io is not None:
+        converter.inference_input_type = converter.inference_output_type = getattr(tf, settings.integer_io)
     with quiet_libraries():
         converted: bytes = converter.convert()
+    if settings.integer_io is not None:
+        require_integers(converted)
     return with_ends(converted, settings)
 
 

@@ -20,7 +20,8 @@ METADATA_MEMBER = "repvgg.json"
 class LiteRTRunner(Runner):
     """Runs a `.tflite` file on the CPU.
 
-    LiteRT's tensors have fixed sizes at any one time; where the model leaves them open, they follow the images.
+    LiteRT's tensors have fixed sizes at any one time; where the model leaves them open, they follow the images. Integer
+    ends that have a scale and a zero point take and give what these stand for.
     """
 
     def __init__(self, interpreter: Any, name: str, metadata: Metadata) -> None:
@@ -31,8 +32,10 @@ class LiteRTRunner(Runner):
         self.batch_size = batch
         self.input_shape = (height, width, channels)
         self._names = _output_names(interpreter)
+        self._details = {int(output["index"]): output for output in interpreter.get_output_details()}
         self._ready: tuple[int, ...] | None = None
-        self.metadata = replace(metadata, input="uint8") if self._input["dtype"] is np.uint8 else metadata
+        pixels = self._input["dtype"] is np.uint8 and not _is_quantized(self._input)
+        self.metadata = replace(metadata, input="uint8") if pixels else metadata
 
     @classmethod
     def load(cls, path: Path, threads: int | None = None) -> "LiteRTRunner":
@@ -48,7 +51,7 @@ class LiteRTRunner(Runner):
         except Exception as error:
             raise FileError(f"LiteRT cannot load '{path}': {str(error).splitlines()[0]}") from error
         inputs = interpreter.get_input_details()
-        if len(inputs) != 1 or len(_shape(inputs[0])) != 4 or inputs[0]["dtype"] not in (np.float32, np.uint8):
+        if len(inputs) != 1 or len(_shape(inputs[0])) != 4 or not _takes_images(inputs[0]):
             shapes = ", ".join(f"{item['name']} {list(_shape(item))} {item['dtype'].__name__}" for item in inputs)
             raise FileError(f"'{path}' does not take one batch of images. Its inputs: {shapes}.")
         return cls(interpreter, path.name, metadata)
@@ -58,7 +61,10 @@ class LiteRTRunner(Runner):
 
     def outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
         self._invoke(self._batch(images))
-        found = {name: self._interpreter.get_tensor(index) for name, index in self._names.items()}
+        found = {
+            name: to_floats(self._interpreter.get_tensor(index), self._details[index])
+            for name, index in self._names.items()
+        }
         return {"output": next(iter(found.values()))} if len(found) == 1 else found
 
     def repeated(self, images: np.ndarray) -> Callable[[], object]:
@@ -66,7 +72,9 @@ class LiteRTRunner(Runner):
         return lambda: self._invoke(batch)
 
     def _batch(self, images: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(as_input(self, images, self._input["dtype"]))
+        quantized = _is_quantized(self._input)
+        batch = as_input(self, images, np.float32 if quantized else self._input["dtype"])
+        return np.ascontiguousarray(to_integers(batch, self._input) if quantized else batch)
 
     def _invoke(self, batch: np.ndarray) -> None:
         if self._ready != batch.shape:
@@ -75,6 +83,31 @@ class LiteRTRunner(Runner):
             self._ready = batch.shape
         self._interpreter.set_tensor(self._input["index"], batch)
         self._interpreter.invoke()
+
+
+def to_integers(values: np.ndarray, details: Any) -> np.ndarray:
+    """The integers that stand for `values` in a tensor with scale and zero point."""
+    scale, zero = details["quantization"]
+    limits = np.iinfo(details["dtype"])
+    integers: np.ndarray = np.clip(np.rint(values / np.float32(scale)) + zero, limits.min, limits.max)
+    return integers.astype(details["dtype"])
+
+
+def to_floats(integers: np.ndarray, details: Any) -> np.ndarray:
+    """What a tensor's integers stand for; a tensor without scale is what it is."""
+    if not _is_quantized(details):
+        return integers
+    scale, zero = details["quantization"]
+    values: np.ndarray = np.float32(scale) * (integers.astype(np.float32) - zero)
+    return values
+
+
+def _is_quantized(details: Any) -> bool:
+    return details["dtype"] in (np.int8, np.uint8) and details["quantization"][0] > 0
+
+
+def _takes_images(details: Any) -> bool:
+    return details["dtype"] in (np.float32, np.uint8) or _is_quantized(details)
 
 
 def _shape(details: Any) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 from repvgg.base.metadata import Metadata
 from repvgg.targets import Settings
 from repvgg.targets.litert.run import METADATA_MEMBER
-from repvgg.targets.stock_layers import FLOAT16
+from repvgg.targets.operations import FLOAT16
 from repvgg.targets.tensorflow_graph import build
 
 

@@ -5,7 +5,7 @@ are in registers, so a plan has them as parts of the convolution.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,7 +14,8 @@ from repvgg.base.errors import InputError
 from repvgg.engine import plan as plans
 from repvgg.engine.plan import Plan
 from repvgg.targets import Settings
-from repvgg.targets.stock_layers import (
+from repvgg.targets.network import write_model
+from repvgg.targets.operations import (
     INPUT,
     Activation,
     Combination,
@@ -23,6 +24,10 @@ from repvgg.targets.stock_layers import (
     GraphWriter,
     Normalization,
     Pads,
+    Pool,
+    Pooling,
+    Resize,
+    TransposedConvolution,
 )
 
 
@@ -40,7 +45,7 @@ def plan_of(model: Any, *, softmax: bool = False) -> Plan:
         shapes = ", ".join(str(tensor.shape) for tensor in model.inputs)
         raise InputError(f"The engine compiles models with one input of images; '{model.name}' has {shapes}.")
     writer = _Writer(Settings(softmax=softmax))
-    outputs = writer.write_model(model, INPUT)
+    outputs = write_model(writer, model, INPUT)
     return writer.plan(str(model.name), int(model.inputs[0].shape[-1]), outputs)
 
 
@@ -71,22 +76,37 @@ class _Writer(GraphWriter[str]):
     def convolve(self, tensor: str, convolution: Convolution, label: str) -> str:
         return self.node("convolution", [tensor], label, convolution)
 
+    def convolve_transposed(self, tensor: str, convolution: TransposedConvolution, label: str) -> str:
+        return self.node("transposed convolution", [tensor], label, convolution)
+
     def pad(self, tensor: str, pads: Pads, label: str) -> str:
         return self.node("padding without a convolution behind it", [tensor], label, pads)
 
     def dense(self, tensor: str, dense: Dense, label: str) -> str:
         return self.node("dense", [tensor], label, dense)
 
-    def average(self, tensor: str, label: str, *, keepdims: bool) -> str:
-        return self.node("average", [tensor], label, keepdims)
+    def pool(self, tensor: str, pooling: Pooling, label: str) -> str:
+        return self.node(f"{pooling.kind} pooling", [tensor], label, pooling)
+
+    def pool_globally(self, tensor: str, kind: Pool, label: str, *, keepdims: bool) -> str:
+        return self.node("average" if kind == "average" else "global maximum", [tensor], label, keepdims)
+
+    def resize(self, tensor: str, resize: Resize, label: str) -> str:
+        return self.node("resize", [tensor], label, resize)
+
+    def reshape(self, tensor: str, rank: int, shape: Sequence[int], label: str) -> str:
+        return self.node("reshape", [tensor], label, shape)
 
     def normalize(self, tensor: str, normalization: Normalization, label: str) -> str:
         return self.node("normalization", [tensor], label, normalization)
 
-    def activate(self, tensor: str, activation: Activation, label: str) -> str:
+    def scale(self, tensor: str, rank: int, factor: np.ndarray, addend: np.ndarray, label: str) -> str:
+        return self.node("scaling", [tensor], label, (factor, addend))
+
+    def activate(self, tensor: str, rank: int, activation: Activation, label: str) -> str:
         return self.node("activation", [tensor], label, activation)
 
-    def combine(self, tensors: Sequence[str], how: Combination, label: str) -> str:
+    def combine(self, tensors: Sequence[str], rank: int, how: Combination, label: str) -> str:
         return self.node(how, tensors, label)
 
     def plan(self, name: str, channels: int, outputs: dict[str, str]) -> Plan:
@@ -113,6 +133,8 @@ class _Writer(GraphWriter[str]):
 
     def _convolution_layer(self, label: str, node: _Node, renamed: dict[str, str]) -> tuple[plans.Layer, str]:
         convolution: Convolution = node.details
+        if convolution.pads is None:
+            raise self._out_of_reach(label, replace(node, operator="convolution that pads by the image's size"))
         attention, last = self._attention_behind(label, "before_activation")
         activation, last = self._activation_behind(last, ("relu", "sigmoid"))
         if attention is None:

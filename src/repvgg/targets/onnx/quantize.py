@@ -14,9 +14,9 @@ from repvgg.quantization.steps import whole_batches
 from repvgg.targets import Settings
 from repvgg.targets.onnx import write as float_onnx
 from repvgg.targets.onnx.run import METADATA_KEY
+from repvgg.targets.operations import INPUT, PROBABILITIES
 from repvgg.targets.processor import saturates
 from repvgg.targets.quiet import quiet
-from repvgg.targets.stock_layers import INPUT, PROBABILITIES
 
 BATCH = 8
 """The histograms of percentile and entropy hold every tensor of a batch in memory."""

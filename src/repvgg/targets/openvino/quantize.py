@@ -13,9 +13,9 @@ from repvgg.quantization.steps import whole_batches
 from repvgg.targets import Settings
 from repvgg.targets.openvino.run import METADATA_PATH
 from repvgg.targets.openvino.write import build
+from repvgg.targets.operations import INPUT, PROBABILITIES
 from repvgg.targets.processor import saturates
 from repvgg.targets.quiet import quiet
-from repvgg.targets.stock_layers import INPUT, PROBABILITIES
 
 BATCH = 8
 

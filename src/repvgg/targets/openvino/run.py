@@ -66,8 +66,11 @@ class OpenVINORunner(Runner):
     def outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
         found = self._compiled([self._batch(images)])
         # Feature maps come back the way the images went in. Feature maps of a graph that takes pixels are ONNX's.
-        arrays = {port.any_name: self._moved(found[port]) for port in self._compiled.outputs}
-        return {"output": next(iter(arrays.values()))} if len(arrays) == 1 else arrays
+        ports = self._compiled.outputs
+        if len(ports) == 1:
+            return {"output": self._moved(found[ports[0]])}
+        # A tensor that is an output twice has both names.
+        return {name: self._moved(found[port]) for port in ports for name in sorted(port.names)}
 
     def repeated(self, images: np.ndarray) -> Callable[[], object]:
         batch = self._batch(images)

@@ -4,7 +4,7 @@ Written operation by operation, as the ONNX graph is, and in the same order of a
 from ONNX leaves a multiplication by 1 behind the classifier, or asks for telemetry.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,8 +13,9 @@ import numpy as np
 from repvgg.base.dependencies import require
 from repvgg.base.metadata import Metadata
 from repvgg.targets import Settings
+from repvgg.targets.network import image_shape, scale_and_shift, write_model
 from repvgg.targets.openvino.run import METADATA_PATH
-from repvgg.targets.stock_layers import (
+from repvgg.targets.operations import (
     FLOAT16,
     INPUT,
     Activation,
@@ -24,9 +25,22 @@ from repvgg.targets.stock_layers import (
     GraphWriter,
     Normalization,
     Pads,
-    image_shape,
-    scale_and_shift,
+    Pool,
+    Pooling,
+    Resize,
+    TransposedConvolution,
 )
+
+TO_CHANNELS_FIRST, TO_CHANNELS_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
+
+_ACTIVATIONS: Mapping[Activation, str] = {
+    "relu": "relu",
+    "sigmoid": "sigmoid",
+    "tanh": "tanh",
+    "silu": "swish",
+    "hard_sigmoid": "hsigmoid",
+    "hard_silu": "hswish",
+}
 
 
 def write(model: Any, path: Path, metadata: Metadata, settings: Settings) -> None:
@@ -65,7 +79,7 @@ class _Writer(GraphWriter[Any]):
         shape = [batch, height, width, channels] if pixels else [batch, channels, height, width]
         images = self.operations.parameter(shape, np.uint8 if pixels else np.float32, name=INPUT)
         images.output(0).set_names({INPUT})
-        outputs = self.write_model(model, self.normalized_pixels(images) if pixels else images)
+        outputs = write_model(self, model, self.normalized_pixels(images) if pixels else images)
         results = []
         for label, node in outputs.items():
             # A tensor has a set of names, and may be the output twice.
@@ -78,7 +92,7 @@ class _Writer(GraphWriter[Any]):
         floats = self.operations.convert(images, "f32")
         scaled = self.operations.multiply(floats, self.constant(scale), name=f"{INPUT}:scaled")
         shifted = self.operations.add(scaled, self.constant(shift), name=f"{INPUT}:normalized")
-        return self.operations.transpose(shifted, self.constant(np.array([0, 3, 1, 2], np.int64)))
+        return self.moved(shifted, TO_CHANNELS_FIRST)
 
     def constant(self, array: np.ndarray) -> Any:
         return self.operations.constant(np.ascontiguousarray(array))
@@ -89,8 +103,10 @@ class _Writer(GraphWriter[Any]):
             self.weights[name] = self.operations.constant(np.ascontiguousarray(array), name=name)
         return self.weights[name]
 
+    def moved(self, tensor: Any, axes: Sequence[int], **name: str) -> Any:
+        return self.operations.transpose(tensor, self.constant(np.array(axes, np.int64)), **name)
+
     def convolve(self, tensor: Any, convolution: Convolution, label: str) -> Any:
-        top, left, bottom, right = convolution.pads
         groups = convolution.groups
         kernel = np.transpose(convolution.kernel, (3, 2, 0, 1))
         operation = self.operations.convolution
@@ -102,9 +118,23 @@ class _Writer(GraphWriter[Any]):
             tensor,
             self.weight(f"{convolution.name}/kernel", kernel),
             list(convolution.strides),
-            [top, left],
-            [bottom, right],
+            *_padding(convolution.pads),
             list(convolution.dilations),
+            _auto_pad(convolution.pads),
+            name=f"{label}/product" if biased else label,
+        )
+        return self.biased(result, convolution.name, convolution.bias, label, (1, -1, 1, 1))
+
+    def convolve_transposed(self, tensor: Any, convolution: TransposedConvolution, label: str) -> Any:
+        biased = convolution.bias is not None
+        result = self.operations.convolution_backprop_data(
+            tensor,
+            self.weight(f"{convolution.name}/kernel", np.transpose(convolution.kernel, (3, 2, 0, 1))),
+            list(convolution.strides),
+            pads_begin=list(convolution.crops[:2]),
+            pads_end=list(convolution.crops[2:]),
+            dilations=[1, 1],
+            output_padding=list(convolution.more),
             name=f"{label}/product" if biased else label,
         )
         return self.biased(result, convolution.name, convolution.bias, label, (1, -1, 1, 1))
@@ -125,8 +155,42 @@ class _Writer(GraphWriter[Any]):
         product = self.operations.matmul(tensor, kernel, False, False, name=f"{label}/product" if biased else label)
         return self.biased(product, dense.name, dense.bias, label, (1, -1))
 
-    def average(self, tensor: Any, label: str, *, keepdims: bool) -> Any:
-        return self.operations.reduce_mean(tensor, self.constant(np.array([2, 3], np.int64)), keepdims, name=label)
+    def pool(self, tensor: Any, pooling: Pooling, label: str) -> Any:
+        size, strides, pads = list(pooling.size), list(pooling.strides), _padding(pooling.pads)
+        auto_pad = _auto_pad(pooling.pads)
+        if pooling.kind == "max":
+            # Later versions also give the places of the maxima.
+            return self.openvino.opset1.max_pool(tensor, strides, *pads, size, "floor", auto_pad, name=label)
+        return self.operations.avg_pool(tensor, strides, *pads, size, True, "floor", auto_pad, name=label)
+
+    def pool_globally(self, tensor: Any, kind: Pool, label: str, *, keepdims: bool) -> Any:
+        reduce = self.operations.reduce_max if kind == "max" else self.operations.reduce_mean
+        return reduce(tensor, self.constant(np.array([2, 3], np.int64)), keepdims, name=label)
+
+    def resize(self, tensor: Any, resize: Resize, label: str) -> Any:
+        by_size = resize.size is not None
+        wanted = np.array(resize.size, np.int64) if by_size else np.array(resize.factors, np.float32)
+        return self.operations.interpolate(
+            tensor,
+            self.constant(wanted),
+            "linear_onnx" if resize.interpolation == "bilinear" else "nearest",
+            "sizes" if by_size else "scales",
+            [0, 0, 0, 0],
+            [0, 0, 0, 0],
+            "half_pixel",
+            # Half a pixel off, as in TensorFlow: the pixel whose square holds the centre of the new one.
+            "round_prefer_ceil",
+            axes=self.constant(np.array([2, 3], np.int64)),
+            name=label,
+        )
+
+    def reshape(self, tensor: Any, rank: int, shape: Sequence[int], label: str) -> Any:
+        if rank == 4:
+            tensor = self.moved(tensor, TO_CHANNELS_LAST)
+        sizes = self.constant(np.array([0, *shape], np.int64))
+        if len(shape) == 3:
+            return self.moved(self.operations.reshape(tensor, sizes, True), TO_CHANNELS_FIRST, name=label)
+        return self.operations.reshape(tensor, sizes, True, name=label)
 
     def normalize(self, tensor: Any, normalization: Normalization, label: str) -> Any:
         statistics = [
@@ -135,17 +199,45 @@ class _Writer(GraphWriter[Any]):
         ]
         return self.operations.batch_norm_inference(tensor, *statistics, normalization.epsilon, name=label)
 
-    def activate(self, tensor: Any, activation: Activation, label: str) -> Any:
-        if activation == "softmax":
-            return self.operations.softmax(tensor, 1, name=label)
-        return getattr(self.operations, activation)(tensor, name=label)
+    def scale(self, tensor: Any, rank: int, factor: np.ndarray, addend: np.ndarray, label: str) -> Any:
+        factor, addend = (
+            values.reshape(-1, 1, 1) if rank == 4 and values.ndim else values for values in (factor, addend)
+        )
+        scaled = self.operations.multiply(tensor, self.constant(factor), name=f"{label}/scaled")
+        return self.operations.add(scaled, self.constant(addend), name=label)
 
-    def combine(self, tensors: Sequence[Any], how: Combination, label: str) -> Any:
+    def activate(self, tensor: Any, rank: int, activation: Activation, label: str) -> Any:
+        match activation:
+            case "softmax":
+                return self.operations.softmax(tensor, _channels(rank), name=label)
+            case "relu6":
+                return self.operations.clamp(tensor, 0.0, 6.0, name=label)
+            case "gelu":
+                return self.operations.gelu(tensor, "erf", name=label)
+            case _:
+                return getattr(self.operations, _ACTIVATIONS[activation])(tensor, name=label)
+
+    def combine(self, tensors: Sequence[Any], rank: int, how: Combination, label: str) -> Any:
         if how == "concatenate":
-            return self.operations.concat(list(tensors), 1, name=label)
+            return self.operations.concat(list(tensors), _channels(rank), name=label)
         result = tensors[0]
         for index, other in enumerate(tensors[1:], start=1):
             last = index == len(tensors) - 1
             operation = self.operations.add if how == "add" else self.operations.multiply
             result = operation(result, other, name=label if last else f"{label}/{index}")
         return result
+
+
+def _channels(rank: int) -> int:
+    """The axis of the channels."""
+    return 1 if rank == 4 else rank - 1
+
+
+def _padding(pads: Pads | None) -> tuple[list[int], list[int]]:
+    """Zeros before and behind; none of our own where OpenVINO counts them."""
+    return ([0, 0], [0, 0]) if pads is None else (list(pads[:2]), list(pads[2:]))
+
+
+def _auto_pad(pads: Pads | None) -> str:
+    """What OpenVINO calls Keras's "same", where that depends on sizes that are open."""
+    return "same_upper" if pads is None else "explicit"
