@@ -1,7 +1,9 @@
 """Which way each layer is computed: the one that the cost model says is fastest, within a budget of memory."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from repvgg.engine.cost import Work, direct_cost, winograd_cost
 from repvgg.engine.emit.direct import rectangle
@@ -31,15 +33,27 @@ MEMORY_FACTOR = 2.9
 SMALL_CHANNELS = 8
 """Images of fewer channels are convolved directly."""
 
-SCRATCH = 256 * 1024
+SCRATCH = 384 * 1024
 """Bytes that tiles, or transformed kernels, may take: half of a second-level cache that is small today."""
 
 CACHED = 8 << 20
 """Bytes of weights of a network from which on they do not stay in caches from call to call."""
 
 
+TRANSFORMED = 4
+"""Transformed kernels take about so many times the memory of kernels."""
+
+
 @dataclass(frozen=True)
-class _Option:
+class Option:
+    """A way of computing a layer.
+
+    Attributes:
+        choice: the way.
+        cost: what the model says it takes.
+        bytes: memory of its packed weights.
+    """
+
     choice: Choice
     cost: float
     bytes: int
@@ -64,27 +78,77 @@ def choose(
         threads: how many share the work.
         largest_tile: outputs of a Winograd tile along an axis at most; 1 for none but direct convolutions.
     """
+    options = options_of(plan, isa, batch=batch, image_size=image_size, threads=threads, largest_tile=largest_tile)
+    picked = within([list(some) for some in options], int(MEMORY_FACTOR * plan.weight_bytes))
+    return assemble(plan, isa, [option.choice for option in picked], batch, image_size, threads)
+
+
+def options_of(
+    plan: Plan, isa: Isa, *, batch: int, image_size: tuple[int, int], threads: int, largest_tile: int = LARGEST_TILE
+) -> list[list[Option]]:
+    """All ways of computing each layer, the cheapest first; arguments are those of `choose`."""
     shapes = plan.shapes(*image_size)
     streams = plan.weight_bytes > CACHED
-    options: list[list[_Option]] = []
-    for layer in plan.layers:
-        result = shapes[layer.name]
-        if isinstance(layer, Convolution):
-            work = Work(layer, isa, batch, (result[0], result[1]), threads, streams)  # type: ignore[misc]
-            options.append(sorted(_options(work, largest_tile), key=lambda option: option.cost))
-        else:
-            options.append([_Option(_other(layer, isa), 0.0, 0)])
-    picked = _within(options, int(MEMORY_FACTOR * plan.weight_bytes))
-    readers = [layer for layer in plan.layers if layer.source == INPUT]
-    choices = {layer.name: option.choice for layer, option in zip(plan.layers, picked, strict=True)}
+    options: list[list[Option]] = []
+    seen: dict[tuple[object, ...], list[Option]] = {}
+    front = leading(plan, batch, image_size, threads)
+    for index, layer in enumerate(plan.layers):
+        if not isinstance(layer, Convolution):
+            options.append([Option(_other(layer, isa), 0.0, 0)])
+            continue
+        result = _size(shapes[layer.name])
+        count, sharing = (1, 1) if index < front else (batch, threads)
+        key = (layer.kernel.shape, layer.strides, layer.dilations, layer.groups, result, count)
+        if key not in seen:
+            work = Work(layer, isa, count, result, sharing, streams and index >= front)
+            seen[key] = sorted(_options(work, largest_tile), key=lambda option: option.cost)
+        options.append(seen[key])
+    return options
+
+
+def assemble(
+    plan: Plan,
+    isa: Isa,
+    choices: Sequence[Choice],
+    batch: int,
+    image_size: tuple[int, int],
+    threads: int,
+) -> Schedule:
+    """The schedule in which each layer is computed as chosen."""
+    shapes = plan.shapes(*image_size)
+    by_name = {layer.name: choice for layer, choice in zip(plan.layers, choices, strict=True)}
     # Images are read as they come where no transform wants whole vectors of channels.
-    raw = all(isinstance(choices[layer.name], Direct) for layer in readers)
+    raw = all(isinstance(by_name[layer.name], Direct) for layer in plan.layers if layer.source == INPUT)
+    front = leading(plan, batch, image_size, threads)
     steps = []
-    for layer in plan.layers:
+    for index, layer in enumerate(plan.layers):
         source, result = shapes[layer.source], shapes[layer.name]
         channels = source[-1] if raw and layer.source == INPUT else aligned(source[-1], isa.lanes)
-        steps.append(Step(layer, _size(source), _size(result), choices[layer.name], channels))
+        steps.append(Step(layer, _size(source), _size(result), by_name[layer.name], channels, alone=index < front))
     return Schedule(isa, batch, image_size, threads, tuple(steps))
+
+
+def leading(plan: Plan, batch: int, image_size: tuple[int, int], threads: int) -> int:
+    """How many of the first layers are done image by image, each by one thread.
+
+    Their images are larger than their weights: one image's results stay in a core's cache from layer to layer.
+    """
+    if batch < 2 * threads or (batch % threads and batch < 8 * threads):
+        return 0
+    shapes = plan.shapes(*image_size)
+    count = 0
+    for layer in plan.layers:
+        expected = plan.layers[count - 1].name if count else INPUT
+        readers = sum(other.source == layer.source for other in plan.layers)
+        if not isinstance(layer, Convolution) or layer.source != expected or readers > 1:
+            break
+        if layer.name in plan.outputs.values():
+            break
+        pixels = 4 * int(np.prod(shapes[layer.source])) + 4 * int(np.prod(shapes[layer.name]))
+        if pixels < TRANSFORMED * layer.kernel.nbytes:
+            break
+        count += 1
+    return count
 
 
 def _size(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -99,11 +163,11 @@ def _other(layer: Layer, isa: Isa) -> Choice:
     raise TypeError(f"'{layer.name}' is a convolution.")
 
 
-def _within(options: list[list[_Option]], budget: int) -> list[_Option]:
+def within(options: list[list[Option]], budget: int) -> list[Option]:
     """The cheapest option of each layer, then, while all take too much memory, the exchange that costs least a byte."""
     picked = [some[0] for some in options]
     while sum(option.bytes for option in picked) > budget:
-        best: tuple[float, int, _Option] | None = None
+        best: tuple[float, int, Option] | None = None
         for index, some in enumerate(options):
             for option in some:
                 saved = picked[index].bytes - option.bytes
@@ -117,10 +181,10 @@ def _within(options: list[list[_Option]], budget: int) -> list[_Option]:
     return picked
 
 
-def _options(work: Work, largest_tile: int) -> Iterator[_Option]:
+def _options(work: Work, largest_tile: int) -> Iterator[Option]:
     layer, isa, result = work.layer, work.isa, work.result
     if layer.is_depthwise:
-        yield _Option(Depthwise(min(8 if isa.registers > 16 else 4, result[1])), 0.0, 0)
+        yield Option(Depthwise(min(8 if isa.registers > 16 else 4, result[1])), 0.0, 0)
         return
     groups = grouping(layer, isa.lanes)
     vectors = groups.filters // isa.lanes
@@ -131,9 +195,9 @@ def _options(work: Work, largest_tile: int) -> Iterator[_Option]:
         for choice in _direct(work, groups.groups * vectors // together, together, rows):
             band = -(-result[0] // choice.bands)
             cost = direct_cost(work, choice, rectangle(band, result[1], rows))
-            yield _Option(choice, cost, packed_bytes(layer, choice, isa))
+            yield Option(choice, cost, packed_bytes(layer, choice, isa))
         for tile in _winograd(work, together, rows, largest_tile):
-            yield _Option(tile, winograd_cost(work, tile), packed_bytes(layer, tile, isa))
+            yield Option(tile, winograd_cost(work, tile), packed_bytes(layer, tile, isa))
 
 
 def _direct(work: Work, blocks: int, vectors: int, rows: int) -> Iterator[Direct]:

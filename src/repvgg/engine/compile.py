@@ -12,6 +12,7 @@ from repvgg.engine.engine import Engine
 from repvgg.engine.isa import host_isa
 from repvgg.engine.plan import LARGEST, Plan
 from repvgg.engine.program import Program, build
+from repvgg.engine.tune import tune
 
 TOLERANCE = 1e-5
 """Relative error of outputs that an engine may show on probe images. Kernels of other runtimes are off by 3e-7 to 1e-6
@@ -29,6 +30,7 @@ def compile_plan(
     max_isa: str | None = None,
     memory_limit: int | None = None,
     check: bool = True,
+    tuned: bool = False,
 ) -> Engine:
     """Compiles a network for the machine it runs on.
 
@@ -41,6 +43,7 @@ def compile_plan(
         memory_limit: bytes that packed weights and workspace may take; three quarters of the machine's if None.
         check: compare its outputs on random images with the plain form's before it is handed over. Where a layer's
             weights make large tiles inexact, smaller ones are taken.
+        tuned: measure for some seconds which way of computing each layer is fastest here, instead of reckoning it.
 
     Returns:
         An engine that maps images (batch, height, width, channels) to outputs.
@@ -56,7 +59,8 @@ def compile_plan(
     threads = _number("threads", len_of_affinity() if threads is None else threads, MOST_THREADS)
     limit = int(0.75 * _physical_memory()) if memory_limit is None else memory_limit
     for tile in range(LARGEST_TILE, 0, -1):
-        schedule = choose(plan, isa, batch=batch, image_size=(height, width), threads=threads, largest_tile=tile)
+        find = tune if tuned else choose
+        schedule = find(plan, isa, batch=batch, image_size=(height, width), threads=threads, largest_tile=tile)
         program = build(plan, schedule)
         _check_memory(plan, program, limit)
         engine = Engine(plan, program)

@@ -1,16 +1,20 @@
 """What a way of computing a layer costs, without measuring it.
 
-The unit is the time of one vector's multiply-add. Figures were fitted to single layers on a Zen 4 with AVX2 and AVX-512
-(docs/engine.md); what is compared are ways of doing the same layer, which other processors rank alike.
+The unit is the time of one vector's multiply-add. Figures were fitted to the layers of RepVGG-A0 on a Zen 4, with AVX2
+and AVX-512, in the network (`tune` measures the same). What is compared are ways of doing the same layer, which
+processors with caches of the usual sizes rank alike.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 from repvgg.engine.isa import Isa
 from repvgg.engine.layout import aligned
 from repvgg.engine.plan import Convolution
 from repvgg.engine.schedule import Direct, Winograd, grouping
+from repvgg.engine.winograd import Rows, Transform
 
 
 @dataclass(frozen=True)
@@ -20,33 +24,45 @@ class Processor:
     Attributes:
         latency: sums that have to be under way for multiply-adds to follow one another without a pause.
         load: a vector that is loaded, or a number that is loaded and broadcast.
-        transform_in: of a tile, for each of its products.
-        transform_out: back, for each product.
-        transform_kernel: of a kernel, for each product.
-        streamed: bytes of weights that come from memory in the same time.
-        overhead: of a task.
+        store: a vector that is stored.
+        arithmetic: an addition or multiplication among others, in a transform.
+        memory: bytes of weights that come from memory in the same time.
+        cache: bytes that come from the last cache.
+        task: taking one up, and waiting for the others at the end.
     """
 
     latency: int
     load: float
-    transform_in: float
-    transform_out: float
-    transform_kernel: float
-    streamed: float
-    overhead: float
+    store: float
+    arithmetic: float
+    memory: float
+    cache: float
+    task: float
 
 
 PROCESSORS = {
-    "avx512": Processor(4, 0.6, 3.5, 2.5, 2.5, 4.0, 300.0),
-    "avx2": Processor(8, 1.0, 4.5, 3.5, 2.5, 2.0, 600.0),
-    "neon": Processor(8, 0.7, 4.0, 3.0, 2.5, 2.0, 600.0),
-    "sse": Processor(8, 1.0, 4.5, 3.5, 2.5, 2.0, 600.0),
+    "avx512": Processor(latency=4, load=0.6, store=2.0, arithmetic=0.7, memory=2.0, cache=12.0, task=500.0),
+    "avx2": Processor(latency=8, load=1.0, store=2.0, arithmetic=0.7, memory=1.0, cache=6.0, task=1000.0),
+    "neon": Processor(latency=8, load=0.7, store=2.0, arithmetic=0.7, memory=1.0, cache=6.0, task=1000.0),
+    "sse": Processor(latency=8, load=1.0, store=2.0, arithmetic=0.7, memory=1.0, cache=6.0, task=1000.0),
 }
+
+NEAR = 640 * 1024
+"""Bytes that stay in a core's own cache."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """A convolution on images of one size, and the threads that share it."""
+    """A convolution on images of one size, and the threads that share it.
+
+    Attributes:
+        layer: the convolution.
+        isa: the instruction set.
+        batch: images.
+        result: (height, width) of what comes out.
+        threads: that share the work.
+        streams: whether weights of the network are too many to stay in caches from call to call.
+    """
 
     layer: Convolution
     isa: Isa
@@ -65,6 +81,50 @@ class Work:
         processor = self.processor
         return max(rows * vectors, processor.latency, processor.load * (rows + vectors))
 
+    def weights(self, size: int, passes: int) -> float:
+        """Reading so many bytes of weights, from memory first, then from caches."""
+        first = size / (self.processor.memory if self.streams else self.processor.cache)
+        return first + (passes - 1) * self.far(size)
+
+    def far(self, size: float) -> float:
+        """Reading or writing so many bytes, if they are too many for a core's own cache."""
+        return size / self.processor.cache if size > NEAR else 0.0
+
+    def shared(self, tasks: int) -> float:
+        """Time of all threads for one unit of work each task: those that wait count, too."""
+        return self.threads * -(-tasks // self.threads)
+
+
+@cache
+def operations(rows: Rows, pairs: Sequence[tuple[int, int]]) -> int:
+    """Additions and multiplications of a one-dimensional transform; a pair shares its halves."""
+    terms = [sum(x != 0 for x in row) for row in rows]
+    second = {j for _, j in pairs}
+    return sum(count - (1 if count else 0) for i, count in enumerate(terms) if i not in second) + 2 * len(second)
+
+
+@dataclass(frozen=True)
+class Transforms:
+    """Times of one tile's, and one kernel's, transforms, for one vector of channels."""
+
+    forth: float
+    back: float
+    kernel: float
+
+    @classmethod
+    def of(cls, matrices: Transform, processor: Processor) -> "Transforms":
+        """For a tile size on a processor."""
+        n, m = matrices.n, matrices.m
+        a, load, store = processor.arithmetic, processor.load, processor.store
+        forth = 2 * n * operations(matrices.bt, matrices.pairs)
+        back = (n + m) * (m * (n - 1 - len(matrices.pairs)) + 2 * len(matrices.pairs))
+        kernel = (3 + n) * operations(matrices.g, matrices.pairs)
+        return cls(
+            forth=a * forth + (load + store) * n * n,
+            back=a * back + load * n * n + store * m * m,
+            kernel=a * kernel + load * 9 + store * n * n,
+        )
+
 
 def winograd_cost(work: Work, choice: Winograd) -> float:
     """Time of all threads together, waiting included."""
@@ -72,30 +132,34 @@ def winograd_cost(work: Work, choice: Winograd) -> float:
     groups = grouping(layer, isa.lanes)
     down, across = choice.tiling(work.result)
     tiles = work.batch * down * across
-    products = choice.transform(layer).n ** 2
+    matrices = choice.transform(layer)
+    transforms = Transforms.of(matrices, processor)
+    products = matrices.n**2
     width = choice.vectors * isa.lanes
     blocks = groups.groups * groups.filters // width
+    channels = aligned(layer.channels_in, isa.lanes)
     together = tiles if choice.split == "kernels" else min(choice.tiles, tiles)
     turns = -(-tiles // together)
     parts = -(-together // choice.rows)
-    starts = [together * part // parts for part in range(parts + 1)]
-    depth = sum(work.block(b - a, choice.vectors) for a, b in pairwise(starts))
-    matrices = products * groups.depth * depth
-    back = processor.transform_out * products * choice.vectors * together
-    fresh = 0.0 if choice.stored else processor.transform_kernel * products * groups.depth * choice.vectors
+    depth = sum(work.block(b - a, choice.vectors) for a, b in pairwise(together * p // parts for p in range(parts + 1)))
+    block = products * (groups.depth * depth + 12 * parts) + transforms.back * choice.vectors * together
     if not choice.stored:
+        block += transforms.kernel * groups.depth * choice.vectors
         # Sums of a chunk are loaded and stored once more.
-        fresh += products * together * choice.vectors * 2 * (-(-groups.depth // choice.chunk) - 1)
-    numbers = products if choice.stored else 9
-    weights = 4 * numbers * groups.depth * width / processor.streamed
-    one = max(matrices + back + fresh, weights if work.streams and turns <= work.threads else 0.0)
-    forth = processor.transform_in * products * (aligned(layer.channels_in, isa.lanes) / isa.lanes)
+        again = -(-groups.depth // choice.chunk) - 1
+        block += again * products * together * choice.vectors * (processor.load + processor.store)
+    forth = transforms.forth * channels / isa.lanes
+    weights = 4 * (products if choice.stored else 9) * groups.depth * width
+    v = 4 * products * together * channels
     if choice.split == "kernels":
-        rounds = -(-blocks // work.threads)
-        each = -(-tiles // work.threads)
-        return work.threads * (rounds * (one + processor.overhead) + each * forth + 2 * processor.overhead)
-    rounds = -(-turns // work.threads)
-    return work.threads * (rounds * (blocks * one + together * forth + processor.overhead) + processor.overhead)
+        again = 1 if choice.stored else -(-groups.depth // choice.chunk)
+        block += work.far(v) + 2 * again * work.far(4 * products * together * width)
+        block = max(block, work.weights(weights, 1)) + processor.task
+        first = forth + work.far(v) / tiles + processor.task / tiles
+        return work.shared(blocks) * block + work.shared(tiles) * first + 2 * work.threads * processor.task
+    reading = work.weights(weights * blocks, turns) / turns
+    task = max(blocks * block, reading) + together * forth + work.far(v) * (1 + blocks) + processor.task
+    return work.shared(turns) * task + work.threads * processor.task
 
 
 def direct_cost(work: Work, choice: Direct, rectangle: tuple[int, int]) -> float:
@@ -103,13 +167,14 @@ def direct_cost(work: Work, choice: Direct, rectangle: tuple[int, int]) -> float
     layer, isa, processor = work.layer, work.isa, work.processor
     groups = grouping(layer, isa.lanes)
     width = choice.vectors * isa.lanes
-    blocks = groups.groups * groups.filters // width
+    blocks = -(-groups.groups * groups.filters // width // choice.parts)
     band = -(-work.result[0] // choice.bands)
     rows, columns = rectangle
     count = -(-band // rows) * -(-work.result[1] // columns)
     reach = int(layer.kernel.shape[0] * layer.kernel.shape[1]) * groups.depth
-    pixels = count * (reach * work.block(rows * columns, choice.vectors) + 2 * rows * columns * choice.vectors + 20)
-    weights = 4 * reach * width / processor.streamed if work.streams and work.batch * choice.bands <= 4 else 0.0
-    task = -(-blocks // choice.parts) * max(pixels, weights) + processor.overhead
-    rounds = -(-work.batch * choice.bands * choice.parts // work.threads)
-    return work.threads * (rounds * task + processor.overhead)
+    sums = rows * columns * choice.vectors
+    pixels = count * (reach * work.block(rows * columns, choice.vectors) + (1 + processor.store) * sums + 20)
+    passes = work.batch * choice.bands
+    reading = work.weights(4 * reach * width * blocks, passes) / passes
+    tasks = passes * choice.parts
+    return work.shared(tasks) * (max(blocks * pixels, reading) + processor.task) + work.threads * processor.task

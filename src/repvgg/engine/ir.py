@@ -115,11 +115,11 @@ class Function:
 
     def splat(self, constant: float) -> Value:
         """A constant vector."""
-        return "zeroinitializer" if constant == 0 else f"<{', '.join([f'float {number(constant)}'] * self.lanes)}>"
+        return "zeroinitializer" if constant == 0 else f"splat (float {number(constant)})"
 
     def splat_integer(self, constant: int) -> Value:
         """A constant vector of integers."""
-        return f"<{', '.join([f'i32 {constant}'] * self.lanes)}>"
+        return f"splat (i32 {constant})"
 
     def fma(self, a: Value, b: Value, c: Value) -> Value:
         """A * b + c, rounded once where the processor can."""
@@ -217,6 +217,8 @@ def declarations(isa: Isa) -> str:
     vector = f"<{isa.lanes} x float>"
     lines = [
         f"declare {vector} @llvm.fma.v{isa.lanes}f32({vector}, {vector}, {vector})",
+        f"declare float @llvm.vector.reduce.fmax.v{isa.lanes}f32({vector})",
+        f"declare float @llvm.vector.reduce.fadd.v{isa.lanes}f32(float, {vector})",
         "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)",
         "declare i64 @llvm.umin.i64(i64, i64)",
         'attributes #0 = { nounwind "min-legal-vector-width"="512" "prefer-vector-width"="512" }',

@@ -1,12 +1,14 @@
 """Weights in the order in which code reads them: blocks of as many filters as a micro-kernel has columns."""
 
+import contextlib
+import mmap
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from repvgg.engine.isa import Isa
-from repvgg.engine.layout import ALIGNMENT, Place, aligned
+from repvgg.engine.layout import Place, aligned
 from repvgg.engine.plan import Convolution, Dense
 from repvgg.engine.schedule import (
     Choice,
@@ -20,6 +22,9 @@ from repvgg.engine.schedule import (
     grouping,
     product_choice,
 )
+
+LARGE_PAGE = 1 << 21
+"""Bytes of a large page of x86-64; others have larger ones, which are multiples."""
 
 Fill = Callable[[np.ndarray], None]
 
@@ -73,10 +78,16 @@ def packed_bytes(layer: Convolution, choice: Choice, isa: Isa) -> int:
 
 
 def zeros(size: int) -> np.ndarray:
-    """So many bytes of zeros as float32, aligned to cache lines."""
-    memory = np.zeros(size + ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT
-    return memory[start : start + size].view(np.float32)
+    """So many bytes of zeros as float32, on large pages where the system has them.
+
+    Weights are read once a call, each page once: with small pages, looking addresses up takes longer than reading.
+    """
+    memory = mmap.mmap(-1, aligned(size, LARGE_PAGE) if size >= LARGE_PAGE else aligned(size))
+    if size >= LARGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
+        # A kernel without large pages says no; small ones do as well.
+        with contextlib.suppress(OSError):
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(memory, np.float32, size // 4)
 
 
 def _of_step(step: Step, isa: Isa) -> dict[str, Packed]:

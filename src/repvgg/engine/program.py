@@ -8,7 +8,7 @@ from repvgg.engine import sync
 from repvgg.engine.emit import depthwise, direct, pointwise, winograd
 from repvgg.engine.emit.module import Module
 from repvgg.engine.ir import Function, declarations
-from repvgg.engine.layout import ARGUMENTS, Images, Phase, Place
+from repvgg.engine.layout import ARGUMENTS, Images, Phase, Place, aligned
 from repvgg.engine.memory import FACTORS, HIDDEN, MEAN, Memory
 from repvgg.engine.pack import Packed, packed, places
 from repvgg.engine.plan import INPUT, Convolution, Dense, GlobalAverage, Plan
@@ -58,8 +58,14 @@ class Program:
     output_bytes: int
 
 
-def build(plan: Plan, schedule: Schedule) -> Program:
-    """Writes the program of a plan."""
+def build(plan: Plan, schedule: Schedule, *, clock: bool = False) -> Program:
+    """Writes the program of a plan.
+
+    Args:
+        plan: the network.
+        schedule: how it is computed.
+        clock: note the time of every phase at the end of the workspace, for profiles.
+    """
     arrays = packed(schedule)
     constants, constant_bytes = places(arrays)
     memory = Memory(plan, schedule)
@@ -67,12 +73,14 @@ def build(plan: Plan, schedule: Schedule) -> Program:
     outputs, output_bytes = _outputs(plan, schedule)
     _Builder(plan, schedule, module, memory, outputs).write()
     isa = schedule.isa
+    # One thread's phases are timed without what others take its core for; several wait for one another.
+    timed = sync.Clock(memory.bytes, 3 if schedule.threads == 1 else 1) if clock else None
     ir = "".join(
         (
             declarations(isa),
             sync.waiting(isa),
             *module.functions.values(),
-            sync.entry(module.phases, ENTRY),
+            sync.entry(module.phases, ENTRY, timed),
         )
     )
     height, width = schedule.image_size
@@ -82,7 +90,7 @@ def build(plan: Plan, schedule: Schedule) -> Program:
         phases=tuple(module.phases),
         arrays=arrays,
         constant_bytes=constant_bytes,
-        workspace_bytes=memory.bytes,
+        workspace_bytes=memory.bytes + (aligned(16 * (len(module.phases) + 1)) if clock else 0),
         input_bytes=4 * schedule.batch * height * width * plan.channels,
         outputs=outputs,
         output_bytes=output_bytes,
@@ -159,6 +167,8 @@ class _Builder:
             if not isinstance(step.choice, Product):
                 raise TypeError(f"No way to compute '{layer.name}': {step.choice}.")
             pointwise.dense(module, layer.name, layer.name, step.choice, source, target, layer.activation)
+            if layer.activation == "softmax":
+                pointwise.softmax(module, layer.name, target, layer.channels)
         else:
             self._convolution(step, layer, source, target)
         for name, output in self.plan.outputs.items():

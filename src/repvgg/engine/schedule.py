@@ -10,6 +10,9 @@ from repvgg.engine.winograd import Transform, transform
 
 Split = Literal["tiles", "kernels"]
 
+MOST_ROWS = 14
+"""Rows of a micro-kernel: more of them make code longer and nothing faster."""
+
 SKEW = 16
 """Numbers between the matrices of one tile, so that they do not fall on the same cache sets."""
 
@@ -120,7 +123,7 @@ class Product:
 
 def most_rows(isa: Isa, vectors: int) -> int:
     """Rows of the largest block of `vectors` vectors whose sums, columns and one broadcast row fit the registers."""
-    return max(1, (isa.registers - 1 - vectors) // vectors)
+    return max(1, min(MOST_ROWS, (isa.registers - 1 - vectors) // vectors))
 
 
 def product_choice(isa: Isa, vectors: int) -> Product:

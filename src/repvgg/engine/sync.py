@@ -6,6 +6,7 @@ The others spin for some microseconds, then give up the core, then sleep in the 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from repvgg.engine.isa import Isa
 from repvgg.engine.layout import Phase
@@ -164,14 +165,43 @@ done:
 """
 
 
-def entry(phases: Sequence[Phase], exported: str) -> str:
-    """The function that every thread calls."""
-    calls = "\n".join(
-        f"  call void @share(ptr @{phase.function}, i64 {phase.tasks}, {POINTERS}, i64 %thread, i64 %threads)"
-        for phase in phases
-    )
-    start = f"define void @{exported}({POINTERS}, i64 %thread, i64 %threads) nounwind {{\nentry:\n"
-    return f"{start}{calls}\n  ret void\n}}\n"
+@dataclass(frozen=True)
+class Clock:
+    """Where the first thread notes the time at the start and after every phase.
+
+    Attributes:
+        place: in the workspace, in bytes; 16 for each time (seconds, nanoseconds).
+        kind: 1 for time that passes, 3 for time in which the thread has a core (POSIX's numbers on Linux).
+    """
+
+    place: int
+    kind: int
+
+
+def entry(phases: Sequence[Phase], exported: str, clock: Clock | None = None) -> str:
+    """The function that every thread calls; with a clock, one that notes times."""
+    lines = [f"define void @{exported}({POINTERS}, i64 %thread, i64 %threads) nounwind {{", "entry:"]
+    if clock is not None:
+        lines += ["  %first = icmp eq i64 %thread, 0", *_tick(clock, 0)]
+    for index, phase in enumerate(phases, start=1):
+        lines.append(
+            f"  call void @share(ptr @{phase.function}, i64 {phase.tasks}, {POINTERS}, i64 %thread, i64 %threads)"
+        )
+        if clock is not None:
+            lines += _tick(clock, index)
+    text = "\n".join([*lines, "  ret void", "}", ""])
+    return text if clock is None else "declare i32 @clock_gettime(i32, ptr)\n" + text
+
+
+def _tick(clock: Clock, index: int) -> list[str]:
+    return [
+        f"  br i1 %first, label %note{index}, label %go{index}",
+        f"note{index}:",
+        f"  %at{index} = getelementptr i8, ptr %workspace, i64 {clock.place + 16 * index}",
+        f"  call i32 @clock_gettime(i32 {clock.kind}, ptr %at{index})",
+        f"  br label %go{index}",
+        f"go{index}:",
+    ]
 
 
 def worker(entry_name: str) -> str:

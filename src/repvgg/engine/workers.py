@@ -33,10 +33,14 @@ class _Functions:
 
 
 class Workers:
-    """Code, its memory, and the threads it runs on. Calls from several threads take turns."""
+    """Code, its memory, and the threads it runs on. Calls from several threads take turns.
+
+    Attributes:
+        workspace: memory of results between layers.
+    """
 
     def __init__(self, code: Code, constants: np.ndarray, workspace: np.ndarray, threads: int) -> None:
-        self._code, self._constants, self._workspace, self._threads = code, constants, workspace, threads
+        self._code, self._constants, self.workspace, self._threads = code, constants, workspace, threads
         self._functions = _Functions(
             _CALL(code.address("call")), _WORKER(code.address("worker")), _STOP(code.address("stop"))
         )
@@ -58,20 +62,20 @@ class Workers:
                 self._start()
             self._functions.call(
                 self._constants.ctypes.data,
-                self._workspace.ctypes.data,
+                self.workspace.ctypes.data,
                 images.ctypes.data,
                 outputs.ctypes.data,
                 self._threads,
             )
 
     def _start(self) -> None:
-        counters = self._workspace.view(np.int32)
+        counters = self.workspace.view(np.int32)
         before = int(counters[sync.LINE * sync.JOB // 4])
         try:
             for index in range(1, self._threads):
                 thread = threading.Thread(
                     target=self._functions.worker,
-                    args=(self._constants.ctypes.data, self._workspace.ctypes.data, index, self._threads, before),
+                    args=(self._constants.ctypes.data, self.workspace.ctypes.data, index, self._threads, before),
                     name=f"repvgg-engine-{index}",
                     daemon=True,
                 )
@@ -85,11 +89,11 @@ class Workers:
     def _stop(self) -> None:
         if not self._pool:
             return
-        self._functions.stop(self._workspace.ctypes.data)
+        self._functions.stop(self.workspace.ctypes.data)
         for thread in self._pool:
             thread.join()
         self._pool = []
-        self._workspace.view(np.int32)[sync.LINE * sync.STOP // 4] = 0
+        self.workspace.view(np.int32)[sync.LINE * sync.STOP // 4] = 0
 
     def close(self) -> None:
         """Ends the threads, after the call that may be running, and frees the code."""
@@ -104,7 +108,7 @@ class Workers:
         # Threads do not come along, nor does whoever held the lock.
         self._lock = threading.Lock()
         self._pool = []
-        counters = self._workspace[: sync.sync_bytes(self._threads) // 4]
+        counters = self.workspace[: sync.sync_bytes(self._threads) // 4]
         counters[:] = 0
 
 

@@ -1,8 +1,8 @@
 """What stands around convolutions: images in and out, means, attention, dense layers."""
 
 from repvgg.engine.emit.matrix import multiply
-from repvgg.engine.emit.module import Module, activate
-from repvgg.engine.ir import Function, Index, Value
+from repvgg.engine.emit.module import Module, activate, exponential
+from repvgg.engine.ir import Function, Index, Value, number
 from repvgg.engine.layout import Images, Place
 from repvgg.engine.schedule import Product
 
@@ -125,6 +125,45 @@ def dense(
         f.loop(0, parts, 1, part)
 
     module.phase(name, target.channels // width, task)
+
+
+def softmax(module: Module, name: str, target: Images, classes: int) -> None:
+    """Vectors to probabilities, in place; a task is an image."""
+    lanes = module.isa.lanes
+    last = target.channels - lanes
+    inside = classes - last
+    bits = ", ".join(f"i1 {int(lane < inside)}" for lane in range(lanes))
+
+    def task(f: Function) -> None:
+        row = f.at(target.place.pointer(f), target.offset(f, "%task", 0, 0))
+
+        def values(i: Index) -> Value:
+            return f.load(f.at(row, i), 4 * lanes)
+
+        # Padding behind the last class must be neither the largest nor a part of the sum.
+        rest = f.op(
+            f"select <{lanes} x i1> <{bits}>, {f.vector} {values(last)}, {f.vector} splat (float {number(-3e38)})"
+        )
+        f.store(rest, f.at(row, last), 4 * lanes)
+        most = [f.splat(-3e38)]
+        most = f.loop(0, target.channels, lanes, lambda i, m: [f.choose("ogt", m[0], values(i))], [(f.vector, most[0])])
+        peak = f.splat_of(f.op(f"call float @llvm.vector.reduce.fmax.v{lanes}f32({f.vector} {most[0]})"))
+
+        def power(i: Index, total: list[Value]) -> list[Value]:
+            value = exponential(f, f.fsub(values(i), peak))
+            f.store(value, f.at(row, i), 4 * lanes)
+            return [f.fadd(total[0], value)]
+
+        totals = f.loop(0, target.channels, lanes, power, [(f.vector, "zeroinitializer")])
+        total = f.op(f"call float @llvm.vector.reduce.fadd.v{lanes}f32(float 0.0, {f.vector} {totals[0]})")
+        divisor = f.splat_of(total)
+
+        def divide(i: Index, _: list[Value]) -> None:
+            f.store(f.op(f"fdiv {f.vector} {values(i)}, {divisor}"), f.at(row, i), 4 * lanes)
+
+        f.loop(0, target.channels, lanes, divide)
+
+    module.phase(name, target.count, task)
 
 
 def scale(module: Module, name: str, factors: Images, target: Images, activation: str) -> None:

@@ -74,7 +74,11 @@ class Sizes:
 
     def u(self, choice: Winograd) -> int:
         """Kernels that are transformed on the way."""
-        return 0 if choice.stored else self.products * choice.chunk * self.width
+        return 0 if choice.stored else self.products * self.u_matrix(choice, choice.chunk)
+
+    def u_matrix(self, choice: Winograd, depth: int) -> int:
+        """One of U's matrices."""
+        return depth * self.width + (0 if choice.stored else SKEW)
 
 
 def emit(module: Module, step: Step, choice: Winograd, source: Images, target: Images) -> None:
@@ -225,7 +229,9 @@ class _Writer:
                     for y in range(matrices.n):
                         row = apply(f, matrices.g, matrices.pairs, [column[y] for column in columns])
                         for x, value in enumerate(row):
-                            f.store(value, f.at(out, (y * matrices.n + x) * depth * sizes.width), 4 * lanes)
+                            f.store(
+                                value, f.at(out, (y * matrices.n + x) * sizes.u_matrix(self.choice, depth)), 4 * lanes
+                            )
 
                 f.loop(0, sizes.width, lanes, part)
 
@@ -260,7 +266,7 @@ class _Writer:
 
             def one(q: Index, _: list[Value]) -> None:
                 v, m = f.at("%v", f.multiply(q, sizes.v_matrix)), f.at("%m", f.multiply(q, sizes.m_matrix))
-                u = f.at("%u", f.multiply(q, depth * sizes.width))
+                u = f.at("%u", f.multiply(q, sizes.u_matrix(choice, depth)))
                 step = lines * LINE * turns
                 following = (
                     f.at(u, depth * sizes.width) if choice.stored else f.at("%next", f.multiply(q, asking * step))
