@@ -36,6 +36,9 @@ SMALL_CHANNELS = 8
 SCRATCH = 384 * 1024
 """Bytes that tiles, or transformed kernels, may take: half of a second-level cache that is small today."""
 
+TILES = 512 * 1024
+"""Bytes that the transformed tiles of a task may take."""
+
 CACHED = 8 << 20
 """Bytes of weights of a network from which on they do not stay in caches from call to call."""
 
@@ -101,7 +104,8 @@ def options_of(
         key = (layer.kernel.shape, layer.strides, layer.dilations, layer.groups, result, count)
         if key not in seen:
             work = Work(layer, isa, count, result, sharing, streams and index >= front)
-            seen[key] = sorted(_options(work, largest_tile), key=lambda option: option.cost)
+            found = [replace(option, cost=option.cost * batch / count) for option in _options(work, largest_tile)]
+            seen[key] = sorted(found, key=lambda option: option.cost)
         options.append(seen[key])
     return options
 
@@ -233,7 +237,7 @@ def _winograd(work: Work, vectors: int, rows: int, largest_tile: int) -> Iterato
             base = replace(empty, stored=stored, chunk=chunk)
             if tiles <= 400:
                 yield replace(base, split="kernels", tiles=tiles)
-            fitting = max(4, SCRATCH // (4 * products * channels))
+            fitting = max(4, TILES // (4 * products * channels))
             most = min(fitting, -(-tiles // work.threads))
             yield replace(base, tiles=_even(tiles, most, rows))
 

@@ -41,10 +41,10 @@ class Processor:
 
 
 PROCESSORS = {
-    "avx512": Processor(latency=4, load=0.6, store=2.0, arithmetic=0.7, memory=2.0, cache=12.0, task=500.0),
-    "avx2": Processor(latency=8, load=1.0, store=2.0, arithmetic=0.7, memory=1.0, cache=6.0, task=1000.0),
-    "neon": Processor(latency=8, load=0.7, store=2.0, arithmetic=0.7, memory=1.0, cache=6.0, task=1000.0),
-    "sse": Processor(latency=8, load=1.0, store=2.0, arithmetic=0.7, memory=1.0, cache=6.0, task=1000.0),
+    "avx512": Processor(latency=4, load=0.6, store=2.0, arithmetic=0.7, memory=2.0, cache=16.0, task=500.0),
+    "avx2": Processor(latency=8, load=1.0, store=2.0, arithmetic=0.7, memory=1.0, cache=8.0, task=1000.0),
+    "neon": Processor(latency=8, load=0.7, store=2.0, arithmetic=0.7, memory=1.0, cache=8.0, task=1000.0),
+    "sse": Processor(latency=8, load=1.0, store=2.0, arithmetic=0.7, memory=1.0, cache=8.0, task=1000.0),
 }
 
 NEAR = 640 * 1024

@@ -146,8 +146,9 @@ class Function:
         return self.op(f"select <{self.lanes} x i1> {mask}, {self.vector} {a}, {self.vector} {b}")
 
     def prefetch(self, pointer: Value) -> None:
-        """Asks for the cache line of an address."""
-        self.do(f"call void @llvm.prefetch.p0(ptr {pointer}, i32 0, i32 3, i32 1)")
+        """Asks for the cache line of an address; the panels of wide vectors are too large for the first cache."""
+        level = 2 if self.lanes > 8 else 3
+        self.do(f"call void @llvm.prefetch.p0(ptr {pointer}, i32 0, i32 {level}, i32 1)")
 
     def loop(
         self,

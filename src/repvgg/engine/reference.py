@@ -34,16 +34,13 @@ def convolve(layer: Convolution, images: np.ndarray) -> np.ndarray:
     top, left, bottom, right = layer.pads
     padded = np.pad(images, ((0, 0), (top, bottom), (left, right), (0, 0)))
     kernel = layer.kernel.astype(images.dtype)
-    total = np.broadcast_to(layer.bias.astype(images.dtype), (count, down, across, layer.channels)).copy()
-    for y in range(kernel.shape[0]):
-        for x in range(kernel.shape[1]):
-            first_y, first_x = y * layer.dilations[0], x * layer.dilations[1]
-            pixels = padded[
-                :,
-                first_y : first_y + layer.strides[0] * (down - 1) + 1 : layer.strides[0],
-                first_x : first_x + layer.strides[1] * (across - 1) + 1 : layer.strides[1],
-            ]
-            total += _tap(pixels, kernel[y, x], layer.groups)
+    total = np.empty((count, down, across, layer.channels), images.dtype)
+    reach = ((kernel.shape[0] - 1) * layer.dilations[0] + 1, (kernel.shape[1] - 1) * layer.dilations[1] + 1)
+    for image, pixels in enumerate(padded):
+        windows = np.lib.stride_tricks.sliding_window_view(pixels, reach, axis=(0, 1))
+        windows = windows[:: layer.strides[0], :: layer.strides[1], :, :: layer.dilations[0], :: layer.dilations[1]]
+        total[image] = _products(windows[:down, :across].transpose(0, 1, 3, 4, 2), kernel, layer.groups)
+    total += layer.bias.astype(images.dtype)
     attention = layer.attention
     if attention is not None and attention.position == "after_activation":
         total = activate(layer.activation, total)
@@ -57,20 +54,19 @@ def convolve(layer: Convolution, images: np.ndarray) -> np.ndarray:
     return activate(layer.activation, total)
 
 
-def _tap(pixels: np.ndarray, matrix: np.ndarray, groups: int) -> np.ndarray:
-    """(N, H, W, C) times one tap's (C / groups, filters)."""
-    depth, filters = matrix.shape
-    product: np.ndarray
-    if groups == 1:
-        # Rows of one matrix, which is what BLAS is fast with.
-        product = np.ascontiguousarray(pixels).reshape(-1, depth) @ matrix
-    elif depth == 1 and filters == groups:
-        product = pixels * matrix[0]
-    else:
-        grouped = pixels.reshape(*pixels.shape[:3], groups, depth)
-        matrices = matrix.reshape(depth, groups, filters // groups)
-        product = np.einsum("nhwgc,cgk->nhwgk", grouped, matrices, optimize=True)
-    return product.reshape(*pixels.shape[:3], filters)
+def _products(windows: np.ndarray, kernel: np.ndarray, groups: int) -> np.ndarray:
+    """What a kernel (height, width, C / groups, filters) makes of windows (H, W, height, width, C)."""
+    down, across, high, wide, channels = windows.shape
+    depth, filters = kernel.shape[2:]
+    if groups == channels == filters:
+        product: np.ndarray = np.einsum("hwijc,ijc->hwc", windows, kernel[:, :, 0], optimize=True)
+        return product
+    columns = []
+    for group in range(groups):
+        rows = windows[..., group * depth : (group + 1) * depth].reshape(down * across, high * wide * depth)
+        some = kernel[..., group * (filters // groups) : (group + 1) * (filters // groups)]
+        columns.append(rows @ some.reshape(high * wide * depth, -1))
+    return np.concatenate(columns, axis=1).reshape(down, across, filters)
 
 
 def activate(kind: str, values: np.ndarray) -> np.ndarray:

@@ -10,8 +10,14 @@ from repvgg.engine.winograd import Transform, transform
 
 Split = Literal["tiles", "kernels"]
 
-MOST_ROWS = 14
-"""Rows of a micro-kernel: more of them make code longer and nothing faster."""
+MOST_ROWS = {
+    "sse": (8, 4, 3, 2, 1),
+    "neon": (14, 12, 8, 6, 4),
+    "avx2": (8, 6, 4, 2, 2),
+    "avx512": (14, 14, 8, 6, 4),
+}
+"""Rows of the largest micro-kernel of 1, 2, 3, 4, 5 vectors that LLVM keeps in registers (a test holds this): sums,
+columns and one broadcast row must fit, and what LLVM loads ahead. More than 14 make code longer and nothing faster."""
 
 SKEW = 16
 """Numbers between the matrices of one tile, so that they do not fall on the same cache sets."""
@@ -122,8 +128,8 @@ class Product:
 
 
 def most_rows(isa: Isa, vectors: int) -> int:
-    """Rows of the largest block of `vectors` vectors whose sums, columns and one broadcast row fit the registers."""
-    return max(1, min(MOST_ROWS, (isa.registers - 1 - vectors) // vectors))
+    """Rows of the largest micro-kernel of `vectors` vectors."""
+    return MOST_ROWS[isa.name][vectors - 1]
 
 
 def product_choice(isa: Isa, vectors: int) -> Product:

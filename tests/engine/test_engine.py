@@ -1,0 +1,145 @@
+"""Engines as they are used: compiling, calling, refusing, and numbers that are not finite."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from networks import convolution, images, network
+
+from repvgg.base.errors import InputError, VerificationError
+from repvgg.engine import Dense, Plan, compile_plan
+from repvgg.engine import compile as compiling
+from repvgg.engine.reference import compute, relative_error
+
+
+def test_an_engine_proves_itself_before_it_is_handed_over() -> None:
+    plan = network()
+    with compile_plan(plan, batch=2, image_size=(33, 30), threads=2) as engine:
+        assert engine.error is not None
+        assert engine.error < 1e-5
+        assert (engine.batch, engine.image_size, engine.threads) == (2, (33, 30), 2)
+        batch = images(2, 33, 30, 3)
+        outputs = engine.outputs(batch)
+        assert list(outputs) == ["logits", "features"]
+        np.testing.assert_array_equal(engine(batch), outputs["logits"])
+        assert relative_error(outputs, compute(plan, batch)) < 1e-5
+        assert "conv1: 16->32 17x15" in str(engine.schedule)
+        assert engine.memory["constants"] == engine.program.constant_bytes > plan.weight_bytes
+
+
+def test_an_engine_that_is_wrong_is_not_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A plain form that disagrees stands for code that is wrong.
+    plan = network(widths=(16, 16), strides=(2, 1))
+    wrong = replace(
+        plan, layers=(plan.layers[0], replace(plan.layers[1], bias=plan.layers[1].bias + 1), *plan.layers[2:])
+    )
+    monkeypatch.setattr(compiling.reference, "compute", lambda _, batch: compute(wrong, batch))
+    monkeypatch.setattr(compiling, "LARGEST_TILE", 2)
+    with pytest.raises(VerificationError, match="'small' does not give the answers of its plain form"):
+        compile_plan(plan, image_size=32, threads=1)
+
+
+def test_smaller_tiles_are_taken_where_large_ones_are_not_exact_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = network(widths=(16, 32, 32, 32), strides=(2, 1, 1, 1))
+    monkeypatch.setattr(compiling, "TOLERANCE", 1.2e-6)
+    with compile_plan(plan, image_size=48, threads=1) as engine:
+        assert engine.error is not None
+        assert engine.error < 1.2e-6
+        assert "F6" not in str(engine.schedule)
+        assert "F5" not in str(engine.schedule)
+
+
+def test_softmax_and_several_dense_layers() -> None:
+    plan = network(classes=19)
+    last = plan.layers[-1]
+    assert isinstance(last, Dense)
+    more = Dense("second", "classifier", images(19, 21), images(21), "softmax")
+    plan = replace(
+        plan, layers=(*plan.layers[:-1], replace(last, activation="relu"), more), outputs={"probabilities": "second"}
+    )
+    with compile_plan(plan, batch=3, image_size=32, threads=2) as engine:
+        probabilities = engine(images(3, 32, 32, 3))
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-6)
+
+
+def test_feature_pyramids() -> None:
+    plan = network(widths=(16, 32, 48, 64), strides=(2, 2, 2, 2))
+    plan = replace(plan, layers=plan.layers[:4], outputs={f"P{i + 1}": f"conv{i}" for i in range(4)})
+    batch = images(4, 37, 64, 3)
+    with compile_plan(plan, batch=4, image_size=(37, 64), threads=2) as engine:
+        outputs = engine.outputs(batch)
+    assert [outputs[f"P{level}"].shape[1:3] for level in range(1, 5)] == [(19, 32), (10, 16), (5, 8), (3, 4)]
+    assert relative_error(outputs, compute(plan, batch.astype(np.float64))) < 1e-5
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e38])
+def test_what_is_not_finite_passes_through_as_in_the_plain_form(value: float) -> None:
+    plan = network()
+    batch = images(1, 32, 32, 3)
+    batch[0, 5, 7, 1] = value
+    with compile_plan(plan, image_size=32, threads=1) as engine:
+        got = engine.outputs(batch)
+    expected = compute(plan, batch)
+    for name, values in expected.items():
+        np.testing.assert_array_equal(got[name], values)
+    # A pixel is far from most of the last feature map: its tiles must not be lost with it.
+    assert np.isfinite(got["features"]).mean() > 0.3
+
+
+def test_weights_that_are_not_finite_pass_through() -> None:
+    plan = network()
+    layer = plan.layers[1]
+    kernel = layer.kernel.copy()  # type: ignore[union-attr]
+    kernel[1, 1, 0, 0] = np.nan
+    plan = replace(plan, layers=(plan.layers[0], replace(layer, kernel=kernel), *plan.layers[2:]))
+    batch = images(1, 32, 32, 3)
+    with compile_plan(plan, image_size=32, threads=1, check=False) as engine:
+        np.testing.assert_array_equal(engine(batch), compute(plan, batch)["logits"])
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "no batch": ({"batch": 0}, "'batch' must be a whole number from 1"),
+    "half a batch": ({"batch": 1.5}, "'batch' must be a whole number"),
+    "three sides": ({"image_size": (1, 2, 3)}, "'image_size' is a height and a width"),
+    "no pixels": ({"image_size": 0}, "'image_size' must be a whole number"),
+    "many threads": ({"threads": 10_000}, "'threads' must be a whole number from 1 to 256"),
+    "an unknown instruction set": ({"max_isa": "mmx"}, "no instruction set for this processor called 'mmx'"),
+    "too much memory": ({"memory_limit": 10_000}, r"would take .* MiB, and .* MiB are allowed"),
+    "an impossible batch": ({"batch": 1 << 20, "image_size": 1 << 12}, r"would take .* MiB"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_bad_arguments_are_refused_before_anything_is_compiled(case: str) -> None:
+    arguments, message = REFUSED[case]
+    with pytest.raises(InputError, match=message):
+        compile_plan(network(), **{"image_size": 32, "threads": 1, **arguments})
+
+
+def test_images_of_another_shape_or_type_are_refused() -> None:
+    with compile_plan(network(), image_size=32, threads=1) as engine:
+        with pytest.raises(InputError, match=r"compiled for images of shape \(1, 32, 32, 3\) in float32"):
+            engine(images(2, 32, 32, 3))
+        with pytest.raises(InputError, match="in float64"):
+            engine(np.zeros((1, 32, 32, 3)))
+        # Whatever lies in memory another way is put in order first.
+        turned = images(1, 3, 32, 32).transpose(0, 2, 3, 1)
+        np.testing.assert_array_equal(engine(turned), engine(np.ascontiguousarray(turned)))
+    with pytest.raises(RuntimeError, match="closed"):
+        engine(images(1, 32, 32, 3))
+
+
+def test_measured_schedules_give_the_same_answers() -> None:
+    plan = network()
+    with compile_plan(plan, image_size=32, threads=1, tuned=True) as engine:
+        assert engine.error is not None
+        assert engine.error < 1e-5
+
+
+def test_packed_weights_stay_below_three_times_the_weights() -> None:
+    layers = [convolution("conv0", "images", 3, 64)]
+    layers += [convolution(f"conv{i}", f"conv{i - 1}", 64, 64) for i in range(1, 6)]
+    plan = Plan("even", 3, tuple(layers), {"out": "conv5"})
+    with compile_plan(plan, image_size=24, threads=1, check=False) as engine:
+        assert engine.memory["constants"] < 3 * plan.weight_bytes

@@ -1,0 +1,95 @@
+"""What LLVM makes of the code: kernels without spills, for processors of other kinds, too."""
+
+import re
+
+import pytest
+from networks import network, schedule_of
+
+from repvgg.base.errors import InputError, UnknownNameError
+from repvgg.engine import host_isa, isa, isa_for
+from repvgg.engine.emit.matrix import block_product
+from repvgg.engine.ir import declarations
+from repvgg.engine.isa import PROCESSORS
+from repvgg.engine.machine import assembly, object_file
+from repvgg.engine.program import build
+from repvgg.engine.schedule import most_rows
+
+MULTIPLY_ADD = {"sse": "mulps", "avx2": "vfmadd", "avx512": "vfmadd", "neon": "fmla"}
+STACK = re.compile(r"\(%r[sb]p\)|\[sp")
+
+
+def loop_of(text: str) -> list[str]:
+    """The instructions of the first loop of the function called 'kernel'."""
+    start = re.search(r"^\.?LBB0_1:", text, re.MULTILINE)
+    assert start is not None
+    end = re.search(r"^\s+(j\w+|b\.\w+)\s+\.?LBB0_1$", text[start.end() :], re.MULTILINE)
+    assert end is not None
+    return text[start.end() :][: end.start()].splitlines()
+
+
+@pytest.mark.parametrize("vectors", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("processor", PROCESSORS)
+def test_the_micro_kernel_stays_in_registers(processor: str, vectors: int) -> None:
+    machine = isa_for(processor)
+    rows = most_rows(machine, vectors)
+    function = block_product("kernel", machine, rows, vectors, 192, 192, add=False, lines=1)
+    loop = loop_of(assembly(declarations(machine) + function.replace("define internal", "define"), machine))
+    # Four steps of the depth are written out, and nothing of them goes to the stack.
+    assert sum(MULTIPLY_ADD[machine.name] in line for line in loop) == 4 * rows * vectors
+    assert not [line for line in loop if STACK.search(line)]
+
+
+@pytest.mark.parametrize("processor", PROCESSORS)
+def test_a_network_becomes_an_object_file_for_any_processor(processor: str) -> None:
+    machine = isa_for(processor)
+    plan = network(squeeze_excite="after_activation")
+    program = build(plan, schedule_of(plan, (32, 32), threads=2, isa=machine))
+    code = object_file(program.ir, machine)
+    assert b"repvgg_thread" in code
+    assert "inttoptr" not in program.ir
+
+
+def test_the_same_plan_gives_the_same_program() -> None:
+    plan = network()
+    programs = [build(plan, schedule_of(plan, (32, 32), threads=2)) for _ in range(2)]
+    assert programs[0].ir == programs[1].ir
+
+
+class FakeLlvm:
+    """A machine as LLVM would describe it."""
+
+    def __init__(self, triple: str, features: dict[str, bool]) -> None:
+        self.triple, self.features = triple, features
+
+    def get_process_triple(self) -> str:
+        return self.triple
+
+    def get_host_cpu_name(self) -> str:
+        return "testing"
+
+    def get_host_cpu_features(self) -> dict[str, bool]:
+        return self.features
+
+
+def test_a_machine_without_multiply_add_is_told_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isa, "binding", lambda: FakeLlvm("x86_64-unknown-linux-gnu", {"sse4.2": True, "avx2": False}))
+    with pytest.raises(InputError, match=r"This processor \(testing\) has no fused multiply-add.*\.onnx"):
+        host_isa()
+    monkeypatch.setattr(isa, "binding", lambda: FakeLlvm("riscv64-unknown-linux-gnu", {}))
+    with pytest.raises(InputError, match="this is riscv64"):
+        host_isa()
+
+
+def test_features_are_asked_for_and_can_be_capped(monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = {"avx2": True, "fma": True, **{f"avx512{part}": True for part in ("f", "vl", "dq", "bw")}}
+    monkeypatch.setattr(isa, "binding", lambda: FakeLlvm("x86_64-unknown-linux-gnu", wide))
+    assert host_isa().name == "avx512"
+    capped = host_isa("avx2")
+    assert (capped.name, capped.lanes, capped.registers) == ("avx2", 8, 16)
+    assert "-avx512f" in capped.features
+    monkeypatch.setattr(isa, "binding", lambda: FakeLlvm("arm64-apple-darwin", {"neon": True}))
+    assert host_isa().name == "neon"
+    with pytest.raises(UnknownNameError, match="no instruction set for this processor called 'avx2'"):
+        host_isa("avx2")
+    with pytest.raises(UnknownNameError, match="no processor called 'x86-64-v9'"):
+        isa_for("x86-64-v9")
