@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from networks import convolution, images, network
+from plain_networks import convolution, images, network
 
 from repvgg.base.errors import InputError, VerificationError
 from repvgg.engine import Dense, Plan, compile_plan

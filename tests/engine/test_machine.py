@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from networks import network, schedule_of
+from plain_networks import network, schedule_of
 
 from repvgg.base.errors import InputError, UnknownNameError
 from repvgg.engine import host_isa, isa, isa_for

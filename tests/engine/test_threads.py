@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from networks import images, network
+from plain_networks import images, network
 
 from repvgg.engine import compile_plan
 
@@ -19,7 +19,7 @@ SCRIPT = """
 import os, signal, sys, threading, time
 sys.path.insert(0, {tests!r})
 import numpy as np
-from networks import images, network
+from plain_networks import images, network
 from repvgg.engine import compile_plan
 engine = compile_plan(network(), image_size=64, threads=3, check=False)
 batch = images(1, 64, 64, 3)

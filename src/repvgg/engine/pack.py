@@ -82,7 +82,9 @@ def zeros(size: int) -> np.ndarray:
 
     Weights are read once a call, each page once: with small pages, looking addresses up takes longer than reading.
     """
-    memory = mmap.mmap(-1, aligned(size, LARGE_PAGE) if size >= LARGE_PAGE else aligned(size))
+    # Private: a forked child must not write into its parent's memory. Windows knows neither flags nor forks.
+    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+    memory = mmap.mmap(-1, aligned(size, LARGE_PAGE) if size >= LARGE_PAGE else aligned(size), **private)
     if size >= LARGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
         # A kernel without large pages says no; small ones do as well.
         with contextlib.suppress(OSError):
