@@ -25,7 +25,8 @@ from rich.console import Console
 from rich.table import Table
 
 import repvgg
-from repvgg.targets import TARGETS, TOLERANCES
+from repvgg.targets import TARGETS
+from repvgg.verification import TOLERANCES
 
 RESULTS = Path(__file__).parent / "results" / "export_all.json"
 

@@ -25,8 +25,8 @@ TITLE = "INT8 beside float32 in the same runtime"
 
 
 def measure(model: Any, images: Any, data: Path, targets: list[str], schemes: list[str], scaled: bool) -> list[dict]:
-    from repvgg.base.metadata import get_metadata
     from repvgg.exporting.int8 import find_int8
+    from repvgg.models.metadata import get_metadata
     from repvgg.quantization import SCHEMES, scale_channels
     from repvgg.targets.int8 import INT8_TARGETS
 

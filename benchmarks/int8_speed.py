@@ -79,7 +79,7 @@ def write_all(model: Any, folder: Path, images: np.ndarray, scheme: str) -> dict
     """Every artifact. How good they are is another script's matter, so no accuracy is asked for."""
     from importlib import import_module
 
-    from repvgg.base.metadata import get_metadata
+    from repvgg.models.metadata import get_metadata
     from repvgg.quantization import SCHEMES
     from repvgg.quantization.prepare import prepare
     from repvgg.targets import TARGETS, Settings

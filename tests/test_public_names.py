@@ -40,6 +40,7 @@ NAMES = [
     "switch_to_deploy",
     "train",
     "verify",
+    "verify_logits",
 ]
 
 

@@ -3,14 +3,20 @@
 Names are loaded when they are first used: importing this package imports no deep-learning framework.
 """
 
+import contextlib
+import pkgutil
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import wrapt
+
+from repvgg.base.errors import InputError
 from repvgg.base.startup import set_environment
 
 if TYPE_CHECKING:
     from repvgg import compat
-    from repvgg.base.metadata import Metadata, Preprocessing, get_metadata, set_metadata
+    from repvgg.base.metadata import Metadata, Preprocessing
     from repvgg.benchmarking.run import benchmark
     from repvgg.blocks import RepVGGBlock
     from repvgg.checkpoints import describe_checkpoint, load_checkpoint, save_checkpoint
@@ -20,6 +26,7 @@ if TYPE_CHECKING:
     from repvgg.evaluation import EvaluationReport, evaluate
     from repvgg.exporting import export
     from repvgg.models.backbone import RepVGGBackbone
+    from repvgg.models.metadata import get_metadata, set_metadata
     from repvgg.models.model import RepVGG
     from repvgg.models.saving import load_model, save_model
     from repvgg.models.variants import get_variant, list_variants
@@ -27,7 +34,7 @@ if TYPE_CHECKING:
     from repvgg.runners.runner import Runner
     from repvgg.training.recipe import RECIPES, Recipe
     from repvgg.training.run import TrainingResult, train
-    from repvgg.verification import VerificationReport, verify
+    from repvgg.verification import VerificationReport, verify, verify_logits
 
 # Frameworks read this while they are imported, which every other module of this package may do.
 set_environment()
@@ -53,7 +60,7 @@ _HOMES = {
     "describe_checkpoint": "repvgg.checkpoints",
     "evaluate": "repvgg.evaluation",
     "export": "repvgg.exporting",
-    "get_metadata": "repvgg.base.metadata",
+    "get_metadata": "repvgg.models.metadata",
     "get_variant": "repvgg.models.variants",
     "list_variants": "repvgg.models.variants",
     "load_checkpoint": "repvgg.checkpoints",
@@ -62,10 +69,11 @@ _HOMES = {
     "reparameterize": "repvgg.conversion",
     "save_checkpoint": "repvgg.checkpoints",
     "save_model": "repvgg.models.saving",
-    "set_metadata": "repvgg.base.metadata",
+    "set_metadata": "repvgg.models.metadata",
     "switch_to_deploy": "repvgg.conversion",
     "train": "repvgg.training.run",
     "verify": "repvgg.verification",
+    "verify_logits": "repvgg.verification",
 }
 
 __all__ = [
@@ -101,6 +109,7 @@ __all__ = [
     "switch_to_deploy",
     "train",
     "verify",
+    "verify_logits",
 ]
 
 
@@ -116,3 +125,31 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+_ROOMS = ("blocks", "models")
+_OURS = {f"repvgg.{room}" for room in _ROOMS} | {
+    module.name
+    for room in _ROOMS
+    for module in pkgutil.iter_modules([f"{path}/{room}" for path in __path__], f"repvgg.{room}.")
+}
+"""What the classes of saved models come with. Any of these may itself be the first to import Keras."""
+
+_loaded: set[str] = set()
+
+
+def _register_classes(module: Any) -> None:
+    """Lets Keras find the classes of saved models, which importing them does, at once or as soon as Keras is there.
+
+    What is only half imported at that moment is waited for.
+    """
+    _loaded.add(module.__name__)
+    if "keras" in _loaded and _loaded.issuperset(_OURS & set(sys.modules)):
+        # On a backend that the blocks do not run on they say so when they are used, and not when Keras is imported.
+        with contextlib.suppress(InputError):
+            import_module("repvgg.blocks.tutorial")
+            import_module("repvgg.models.backbone")
+
+
+for _name in ("keras", *_OURS):
+    wrapt.register_post_import_hook(_register_classes, _name)

@@ -27,13 +27,13 @@ from helpers import (
     values_of,
 )
 from repvgg.base.errors import CheckpointError, InputError, UnknownNameError
-from repvgg.base.metadata import get_metadata, set_metadata
 from repvgg.blocks import BLOCKS, KINDS, QARepVGGBlock
 from repvgg.checkpoints.canonical import canonical_shapes
 from repvgg.cli import app
 from repvgg.models.backbone import RepVGGBackbone
 from repvgg.models.cost import count_cost
 from repvgg.models.layers import all_layers
+from repvgg.models.metadata import get_metadata, set_metadata
 from repvgg.models.model import RepVGG
 from repvgg.models.recover import recover
 from repvgg.models.variants import VARIANTS

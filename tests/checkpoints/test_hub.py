@@ -14,11 +14,12 @@ import pytest
 from helpers import assert_same_values, run_python, values_of
 from hub_server import COMMIT, Hub, running
 from repvgg.base.errors import CheckpointError, FileError, InputError, MissingDependencyError, UnknownNameError
-from repvgg.base.metadata import Preprocessing, get_metadata
+from repvgg.base.metadata import Preprocessing
 from repvgg.checkpoints import hub as repvgg_hub
 from repvgg.checkpoints import save_checkpoint
 from repvgg.checkpoints.hub import PRETRAINED, fetch, imagenet_class_names
 from repvgg.checkpoints.zoo import create_model
+from repvgg.models.metadata import get_metadata
 from repvgg.models.variants import VARIANTS
 
 huggingface_hub = pytest.importorskip("huggingface_hub")

@@ -11,13 +11,14 @@ from networks import NETWORKS, network
 
 from helpers import BACKEND, assert_same_values, infer, random_images, relative_error, values_of
 from repvgg.base.errors import CheckpointError, FileError, InputError, UnknownNameError
-from repvgg.base.metadata import Preprocessing, get_metadata, set_metadata
+from repvgg.base.metadata import Preprocessing
 from repvgg.checkpoints import load_checkpoint, save_checkpoint
 from repvgg.checkpoints.tensor_files import read_tensors
 from repvgg.checkpoints.torch_format.writer import write_torch
 from repvgg.checkpoints.zoo import create_model
 from repvgg.conversion import reparameterize
 from repvgg.core.architecture import Architecture
+from repvgg.models.metadata import get_metadata, set_metadata
 from repvgg.models.recover import recover
 from repvgg.models.saving import save_model
 from sampling import sampled

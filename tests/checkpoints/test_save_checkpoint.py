@@ -11,7 +11,6 @@ from networks import NETWORKS, network
 
 from helpers import Array, assert_same_values, infer, random_images, relative_error, trained_like, values_of
 from repvgg.base.errors import InputError, OutputExistsError, UnknownNameError
-from repvgg.base.metadata import get_metadata
 from repvgg.blocks import BatchNorm
 from repvgg.checkpoints import load_checkpoint, save_checkpoint
 from repvgg.checkpoints.canonical import canonical_shapes
@@ -22,6 +21,7 @@ from repvgg.checkpoints.zoo import create_model
 from repvgg.conversion import reparameterize, switch_to_deploy
 from repvgg.core.architecture import Architecture
 from repvgg.models.layers import all_layers
+from repvgg.models.metadata import get_metadata
 from repvgg.models.variants import VARIANTS
 from sampling import first_of_each, kind_of_variant, pairwise, sampled
 

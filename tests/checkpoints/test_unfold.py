@@ -9,10 +9,10 @@ from networks import NETWORKS, network
 
 from helpers import Array, infer, random_images, relative_error, to_numpy, trained_like, values_of
 from repvgg.base.errors import InputError
-from repvgg.base.metadata import get_metadata
 from repvgg.checkpoints import load_checkpoint, save_checkpoint, settle_statistics
 from repvgg.conversion import reparameterize
 from repvgg.core import fold
+from repvgg.models.metadata import get_metadata
 from repvgg.models.recover import recover
 
 IMAGES = random_images((4, 40, 40, 3))

@@ -6,14 +6,28 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from helpers import assert_same_values, infer, random_images, relative_error, run_python, values_of
+from helpers import (
+    assert_same_values,
+    infer,
+    random_images,
+    relative_error,
+    run_python,
+    small_network,
+    trained_like,
+    values_of,
+)
 from hub_server import Hub, running
-from repvgg.base.metadata import get_metadata
 from repvgg.checkpoints import describe_checkpoint, load_checkpoint
+from repvgg.checkpoints.tensor_files import read_tensors
+from repvgg.checkpoints.torch_format.writer import write_torch
 from repvgg.cli import main
-from repvgg.models.saving import load_model
+from repvgg.core.architecture import Adaptation
+from repvgg.models.metadata import get_metadata
+from repvgg.models.recover import recover
+from repvgg.models.saving import load_model, save_model
 
 REFERENCE = Path(__file__).parents[1] / "golden" / "reference"
 Run = Callable[..., tuple[int, str, str]]
@@ -87,7 +101,7 @@ def test_inspect(run: Run) -> None:
         "container: torch-zip",
         "dtype: float32",
         "wrapper: model",
-        "prefix of all names: module.",
+        "prefix: module.",
         "beside the weights: epoch, max_accuracy",
         "classes: 10",
         "parameters in the file: 208,650",
@@ -128,3 +142,77 @@ def test_fetch(tmp_path: Path) -> None:
 def test_fetch_mistakes(run: Run) -> None:
     status, _, errors = run("fetch", "RepVGG-B1g2")
     assert (status, "There are of: RepVGG-A0" in " ".join(errors.split())) == (2, True)
+
+
+def test_convert_says_what_a_checkpoint_does_not(run: Run, tmp_path: Path) -> None:
+    source = REFERENCE / "official_train.pth"
+    options = ["--stem-strides", "2", "--output-stride", "8", "--dilate-rest", "--epsilon", "1e-3"]
+    status, output, _ = run("convert", source, tmp_path / "a.keras", *options)
+    assert status == 0
+    adaptation = recover(load_model(tmp_path / "a.keras")).architecture.adaptation
+    assert adaptation == Adaptation(output_stride=8, dilate_first=False, epsilon=1e-3)
+    status, output, _ = run("inspect", tmp_path / "a.keras")
+    for line in ("stem stride: 2", "output stride: 8", "epsilon: 0.001"):
+        assert line in output.splitlines()
+    assert "1 d2" in output
+
+    status, _, error = run("convert", tmp_path / "a.keras", tmp_path / "back.pth")
+    assert status == 2
+    assert "Pass epsilon=0.001" in error
+    assert run("convert", tmp_path / "a.keras", tmp_path / "back.pth", "--epsilon", "1e-3")[0] == 0
+    status, _, error = run("convert", source, tmp_path / "b.keras", "--output-stride", "12")
+    assert (status, error) == (2, "Error: `output_stride` is one of 8, 16, 32. Received: 12.\n")
+
+
+def test_verify_with_logits_of_another_program(run: Run, tmp_path: Path) -> None:
+    source, reference = REFERENCE / "official_train.pth", np.load(REFERENCE / "official_train.npz")
+    # As PyTorch has them: channels first.
+    images = np.ascontiguousarray(reference["images_nhwc"].transpose(0, 3, 1, 2))
+    np.savez(tmp_path / "reference.npz", images=images, logits=reference["logits"])
+    status, output, _ = run("verify", source, "--logits", tmp_path / "reference.npz")
+    assert status == 0
+    assert "agree" in output
+    assert "reference.npz" in output
+
+    run("convert", source, tmp_path / "other.keras", "--epsilon", "1e-3")
+    assert run("verify", tmp_path / "other.keras", "--logits", tmp_path / "reference.npz")[0] == 1
+    np.savez(tmp_path / "wrong.npz", images=images, logits=reference["logits"][::-1])
+    status, output, error = run("verify", source, "--logits", tmp_path / "wrong.npz")
+    assert status == 1
+    assert "differ" in output
+    assert "A checkpoint does not tell strides, dilation and epsilon." in error
+
+    np.savez(tmp_path / "no_logits.npz", images=images)
+    status, _, error = run("verify", source, "--logits", tmp_path / "no_logits.npz")
+    assert status == 2
+    assert "should hold two arrays" in error
+    for arguments in ((source,), (source, source, "--logits", tmp_path / "reference.npz")):
+        status, _, error = run("verify", *arguments)
+        assert (status, error) == (
+            2,
+            "Error: Give a second network to compare with, or --logits FILE.npz; one of the two.\n",
+        )
+
+
+def test_a_part_of_a_checkpoint(run: Run, tmp_path: Path) -> None:
+    tensors = {
+        f"backbone.{name}": tensor for name, tensor in read_tensors(REFERENCE / "official_train.pth").tensors.items()
+    }
+    write_torch({**tensors, "neck.weight": np.ones(3, np.float32)}, tmp_path / "detector.pth")
+    status, _, error = run("convert", tmp_path / "detector.pth", tmp_path / "a.keras")
+    assert status == 2
+    assert "(--prefix backbone.) takes" in error
+    assert run("convert", tmp_path / "detector.pth", tmp_path / "a.keras", "--prefix", "backbone.")[0] == 0
+    status, output, _ = run("inspect", tmp_path / "detector.pth", "--prefix", "backbone.")
+    assert status == 0
+    assert {"prefix: backbone.", "under other names: neck (1 tensors)"} <= set(output.splitlines())
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "float16"])
+def test_convert_ships_mixed_precision_as_float32(policy: str, run: Run, tmp_path: Path) -> None:
+    save_model(trained_like(small_network(dtype=policy)), tmp_path / "train.keras")
+    status, output, _ = run("convert", tmp_path / "train.keras", tmp_path / "deploy.keras")
+    assert status == 0
+    assert "agree" in output
+    assert {str(weight.dtype) for weight in load_model(tmp_path / "deploy.keras").weights} == {"float32"}
+    assert run("verify", tmp_path / "train.keras", tmp_path / "deploy.keras")[0] == 0

@@ -21,7 +21,6 @@ from helpers import (
     trained_like,
     values_of,
 )
-from repvgg.base.metadata import set_metadata
 from repvgg.blocks import AuxiliaryClassifier, RepVGGBlock
 from repvgg.checkpoints.zoo import create_model
 from repvgg.conversion import reparameterization as conversion
@@ -29,6 +28,7 @@ from repvgg.conversion import reparameterize
 from repvgg.core.architecture import SqueezeExcite
 from repvgg.models.backbone import RepVGGBackbone
 from repvgg.models.layers import all_layers
+from repvgg.models.metadata import set_metadata
 from repvgg.models.saving import save_model
 
 
@@ -188,26 +188,6 @@ def test_a_block_called_with_its_training_argument() -> None:
     images = keras.Input((16, 16, 8))
     model = keras.Model(images, RepVGGBlock(8, name="frozen")(images, training=False))
     assert_converts(model, random_images((2, 16, 16, 8)))
-
-
-@pytest.mark.parametrize("policy", [pytest.param("mixed_bfloat16", marks=pytest.mark.backends), "mixed_float16"])
-def test_mixed_precision_goes_on(policy: str) -> None:
-    model = trained_like(small_network(dtype=policy))
-    deployed = convert(model)
-    assert deployed.get_layer("stage3_block1").dtype_policy.name == policy
-    assert {str(weight.dtype) for weight in deployed.weights} == {"float32"}
-    images = random_images((2, 64, 64, 3))
-    # A rounding is 0.4 % in bfloat16 and 0.05 % in float16, and the two forms round in different places.
-    tolerance = {"mixed_bfloat16": 0.1, "mixed_float16": 0.01}[policy]
-    assert relative_error(infer(model, images), infer(deployed, images)) < tolerance
-
-
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-def test_the_kernels_of_mixed_precision_are_folded_in_full(policy: str) -> None:
-    """The same weights in float32 give the same kernels, bit for bit: nothing is rounded to 16 bits on the way."""
-    narrow, wide = trained_like(small_network(dtype=policy)), small_network()
-    wide.set_weights(values_of(narrow))
-    assert_same_values(values_of(reparameterize(wide)), values_of(reparameterize(narrow)))
 
 
 def test_kernels_are_the_float64_fold_rounded_once() -> None:

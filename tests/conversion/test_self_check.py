@@ -11,11 +11,11 @@ from helpers import (
     trained_like,
 )
 from repvgg.base.errors import ConversionError, VerificationError
-from repvgg.base.metadata import get_metadata, set_metadata
 from repvgg.blocks import RepVGGBlock
 from repvgg.conversion import reparameterize
 from repvgg.core import fold
 from repvgg.core.architecture import SqueezeExcite
+from repvgg.models.metadata import get_metadata, set_metadata
 
 # What cannot be converted
 
@@ -86,10 +86,10 @@ def test_a_wrong_fold_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_a_wrong_fold_is_refused_at_16_bits_too(monkeypatch: pytest.MonkeyPatch, policy: str) -> None:
-    """1 % is lost in bfloat16's noise over a whole network, and not in a block that is examined in float32."""
+    """1 % is lost in bfloat16's noise, and not in float32, in which both forms are compared."""
     model = trained_like(small_network(dtype=policy))
     sabotage(monkeypatch, "stage3_block1", 1.01)
-    with pytest.raises(VerificationError, match="The two forms of block 'stage3_block1' differ"):
+    with pytest.raises(VerificationError, match="The worst block is 'stage3_block1'"):
         reparameterize(model)
 
 

@@ -13,7 +13,8 @@ from repvgg.base.errors import InputError, MissingDependencyError, UnknownNameEr
 from repvgg.cli import main
 from repvgg.exporting import export
 from repvgg.runners import RUNNERS, load_runner
-from repvgg.targets import TARGETS, TOLERANCES, format_of
+from repvgg.targets import TARGETS, format_of
+from repvgg.verification import TOLERANCES
 
 for module in ("onnx", "onnxruntime", "openvino", "ai_edge_litert"):
     pytest.importorskip(module)

@@ -18,11 +18,11 @@ from helpers import (
     values_of,
 )
 from repvgg.base.errors import FileError, InputError
-from repvgg.base.metadata import get_metadata
 from repvgg.blocks import AuxiliaryClassifier, RepVGGBlock
 from repvgg.checkpoints.zoo import create_model
 from repvgg.conversion import reparameterize
 from repvgg.core.architecture import SqueezeExcite
+from repvgg.models.metadata import get_metadata
 from sampling import pairwise
 
 both_forms = pytest.mark.parametrize("deploy", [False, True], ids=["training", "deploy"])

@@ -10,8 +10,10 @@ import pytest
 
 from helpers import assert_same_values, infer, random_images, small_network, trained_like, values_of
 from repvgg.base.errors import FileError, InputError, OutputExistsError
-from repvgg.base.metadata import Metadata, Preprocessing, get_metadata, set_metadata
+from repvgg.base.metadata import Metadata, Preprocessing
+from repvgg.blocks import RepVGGBlock
 from repvgg.conversion import reparameterize
+from repvgg.models.metadata import get_metadata, set_metadata
 from repvgg.models.saving import load_model, load_weights, read_metadata, save_model
 
 METADATA = Metadata(
@@ -195,8 +197,8 @@ def test_weights_fit_as_a_whole_or_nothing_is_touched(tmp_path: Path, ending: st
     [
         ({"crop": 0}, r"`crop` \(=0\) must be at least 1 and at most `resize` \(=256\)"),
         ({"crop": 300}, r"`crop` \(=300\) must be .* at most `resize` \(=256\)"),
-        ({"mean": (0.5,)}, "`mean` and `std` need 1 or 3 values each. Received 1 and 3"),
-        ({"mean": (0, 0), "std": (1, 1)}, "need 1 or 3 values each. Received 2 and 2"),
+        ({"mean": (0.5,)}, "`mean` and `std` need 1, 3 or 4 values each. Received 1 and 3"),
+        ({"mean": (0, 0), "std": (1, 1)}, "need 1, 3 or 4 values each. Received 2 and 2"),
         ({"std": (1, 0, 1)}, "`std` must be above 0"),
     ],
 )
@@ -208,3 +210,22 @@ def test_preprocessing_that_makes_no_sense(changes: dict[str, Any], message: str
 def test_preprocessing_knows_its_channels() -> None:
     assert Preprocessing().channels == 3
     assert Preprocessing(mean=(0.5,), std=(0.5,)).channels == 1
+
+
+@pytest.mark.parametrize("deploy", [False, True])
+def test_what_keras_alone_saved_is_of_the_form_it_shows(deploy: bool, tmp_path: Path) -> None:
+    model = small_network(deploy=deploy)
+    model.save(tmp_path / "model.keras")
+    expected = "deploy" if deploy else "training"
+    for loaded in (keras.models.load_model(tmp_path / "model.keras"), load_model(tmp_path / "model.keras")):
+        assert get_metadata(loaded).form == expected
+        set_metadata(loaded, class_names=("a", "b", "c", "d", "e"))
+        assert get_metadata(loaded) == Metadata(form=expected, class_names=("a", "b", "c", "d", "e"))
+
+
+def test_blocks_that_were_switched_in_place_show_it() -> None:
+    images = keras.Input((16, 16, 3))
+    model = keras.Model(images, RepVGGBlock(8)(images))
+    assert get_metadata(model).form == "training"
+    model.layers[1].switch_to_deploy()
+    assert get_metadata(model).form == "deploy"

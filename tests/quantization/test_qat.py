@@ -25,10 +25,10 @@ from helpers import (
 )
 from prepared import IMAGES, LAYERS, both_grids, calibrated, finished, tensor, tiny
 from repvgg.base.errors import FileError, InputError
-from repvgg.base.metadata import get_metadata, set_metadata
 from repvgg.blocks import BLOCKS, RepVGGBlock
 from repvgg.blocks.rounded import FakeQuantization, Precision, QuantizedBlock, fake_quantized_kernel
 from repvgg.models.layers import all_layers
+from repvgg.models.metadata import get_metadata, set_metadata
 from repvgg.quantization.qat import finish_qat, prepare_qat, simulate
 from repvgg.quantization.qat_scales import LayerScales, QuantizationScales
 from repvgg.quantization.scaling import scale_channels

@@ -15,8 +15,8 @@ from helpers import (
 )
 from prepared import IMAGES, both_grids, calibrated, finished, tiny
 from repvgg.base.errors import InputError, OutputExistsError, VerificationError
-from repvgg.base.metadata import get_metadata, set_metadata
 from repvgg.blocks import BLOCKS
+from repvgg.models.metadata import get_metadata, set_metadata
 from repvgg.quantization.qat import finish_qat
 from repvgg.quantization.qat_scales import QuantizationScales
 from repvgg.targets.onnx import qdq

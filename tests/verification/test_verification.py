@@ -24,6 +24,7 @@ from repvgg.base.metadata import Metadata
 from repvgg.blocks import RepVGGBlock
 from repvgg.conversion import reparameterize, switch_to_deploy
 from repvgg.core.architecture import SqueezeExcite
+from repvgg.exporting import export
 from repvgg.models.saving import save_model
 from repvgg.runners.classifier import softmax
 from repvgg.runners.function import FunctionRunner
@@ -254,11 +255,21 @@ def test_a_model_before_and_after_conversion_in_place() -> None:
     assert [row.name for row in report.blocks] == ["first", "second"]
 
 
-def test_mixed_precision_is_compared_with_its_own_limit() -> None:
+def test_mixed_precision_is_compared_in_float32(tmp_path: Path) -> None:
     model, deployed = pair(dtype="mixed_bfloat16")
-    report = verify(model, deployed, rtol=0.1)
+    assert verify(model, deployed).max_relative_error < 1e-6
+    save_model(model, tmp_path / "model.keras")
+    assert verify(tmp_path / "model.keras", deployed).max_relative_error < 1e-6
+
+
+def test_the_limit_is_that_of_the_precision_an_artifact_is_stored_in(tmp_path: Path) -> None:
+    model, _ = pair(input_shape=(32, 32, 3))
+    export(model, tmp_path / "half.onnx", precision="float16")
+    report = verify(model, tmp_path / "half.onnx")
+    assert report.rtol == 5e-3
     assert report.passed
     assert report.max_relative_error > 1e-4
+    assert not verify(model, tmp_path / "half.onnx", rtol=1e-4).passed
 
 
 # Bad input

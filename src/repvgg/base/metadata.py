@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +11,12 @@ from repvgg.base.errors import FileError, InputError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+CHANNELS = (1, 3, 4)
+"""Of images in files: grey, RGB, and RGB with a fourth one, be it transparency, depth or infrared."""
+
+GREY_MEAN, GREY_STD = (0.449,), (0.226,)
+FOURTH_MEAN, FOURTH_STD = 0.5, 0.5
 
 Form = Literal["training", "deploy"]
 Input = Literal["float32", "uint8"]
@@ -23,8 +29,9 @@ Output = Literal["logits", "probabilities"]
 class Preprocessing:
     """From an image file to the network's input.
 
-    The image becomes RGB (or grey where `channels` is 1), its shorter side is resized to `resize` pixels with Pillow's
-    bilinear filter, the centre `crop` x `crop` is cut out, and values in [0, 1] are normalized: (x - mean) / std.
+    The image becomes RGB, grey where there is one mean, or RGB and a fourth channel where there are four. Its shorter
+    side is resized to `resize` pixels with Pillow's bilinear filter, the centre `crop` x `crop` is cut out, and values
+    in [0, 1] are normalized: (x - mean) / std.
 
     Raises:
         InputError: if the numbers make no preprocessing.
@@ -40,17 +47,35 @@ class Preprocessing:
             object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
         if not 1 <= self.crop <= self.resize:
             raise InputError(f"`crop` (={self.crop}) must be at least 1 and at most `resize` (={self.resize}).")
-        if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
+        if len(self.mean) != len(self.std) or len(self.mean) not in CHANNELS:
             raise InputError(
-                f"`mean` and `std` need 1 or 3 values each. Received {len(self.mean)} and {len(self.std)}."
+                f"`mean` and `std` need 1, 3 or 4 values each. Received {len(self.mean)} and {len(self.std)}."
             )
         if min(self.std) <= 0:
             raise InputError(f"`std` must be above 0. Received: {self.std}.")
 
     @property
     def channels(self) -> int:
-        """3 for RGB, 1 for grey."""
+        """3 for RGB, 1 for grey, 4 for RGB and one more."""
         return len(self.mean)
+
+    @classmethod
+    def for_channels(cls, channels: int, crop: int = 224, resize: int = 256) -> "Preprocessing":
+        """ImageNet's mean and deviation, of grey where there is one channel; a fourth goes from -1 to 1.
+
+        Raises:
+            InputError: if images in files have no such channels.
+        """
+        colours = {1: (GREY_MEAN, GREY_STD), 3: (IMAGENET_MEAN, IMAGENET_STD)}
+        colours[4] = ((*IMAGENET_MEAN, FOURTH_MEAN), (*IMAGENET_STD, FOURTH_STD))
+        if channels not in colours:
+            raise InputError(
+                "Images are read from files with 1 channel (grey), 3 (RGB) or 4 (RGB and transparency, or whatever the "
+                f"fourth one is), and {channels} are needed. Train and predict on arrays with Keras's own `fit` and "
+                "`predict`; converting, verifying and exporting work with any number."
+            )
+        mean, std = colours[channels]
+        return cls(crop, resize, mean, std)
 
     def normalize(self, pixels: np.ndarray) -> np.ndarray:
         """From pixels (..., channels), 0 to 255, to what the network was trained on, in float32."""
@@ -123,18 +148,3 @@ class Metadata:
             return cls(**fields)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise FileError(f"The model's metadata cannot be read: {error}.") from error
-
-
-def get_metadata(model: Any) -> Metadata:
-    """The metadata attached to a Keras model; empty ones if there are none."""
-    metadata = getattr(model, "repvgg_metadata", None)
-    return metadata if isinstance(metadata, Metadata) else Metadata()
-
-
-def set_metadata(model: Any, metadata: Metadata | None = None, **changes: Any) -> None:
-    """Attaches `metadata` to a Keras model, or changes single fields of what it has.
-
-    Example:
-        >>> set_metadata(model, class_names=("daisy", "rose"))
-    """
-    model.repvgg_metadata = replace(metadata or get_metadata(model), **changes)

@@ -6,6 +6,7 @@ import keras
 
 from repvgg.blocks.branches import ConvBatchNorm, torch_initializer
 from repvgg.blocks.shapes import Shape, channels_of
+from repvgg.core.architecture import EPSILON
 
 Tensor = Any
 
@@ -17,15 +18,24 @@ class AuxiliaryClassifier(keras.layers.Layer):
     An output of a model that comes straight from this layer is left out by `repvgg.reparameterize`.
     """
 
-    def __init__(self, num_classes: int, *, data_format: str = "channels_last", **kwargs: Any) -> None:
+    def __init__(
+        self, num_classes: int, *, epsilon: float = EPSILON, data_format: str = "channels_last", **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.num_classes = num_classes
+        self.epsilon = epsilon
         self.data_format = data_format
 
     def build(self, input_shape: Shape) -> None:
         channels = channels_of(input_shape, self.data_format, self.name)
         self.conv = ConvBatchNorm(
-            channels, 3, strides=2, data_format=self.data_format, dtype=self.dtype_policy, name="conv"
+            channels,
+            3,
+            strides=2,
+            epsilon=self.epsilon,
+            data_format=self.data_format,
+            dtype=self.dtype_policy,
+            name="conv",
         )
         self.pool = keras.layers.GlobalAveragePooling2D(
             data_format=self.data_format, dtype=self.dtype_policy, name="pool"
@@ -47,4 +57,5 @@ class AuxiliaryClassifier(keras.layers.Layer):
         return keras.KerasTensor((inputs.shape[0], self.num_classes), dtype=self.dtype_policy.variable_dtype)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "num_classes": self.num_classes, "data_format": self.data_format}
+        own = {"num_classes": self.num_classes, "epsilon": self.epsilon, "data_format": self.data_format}
+        return {**super().get_config(), **own}

@@ -15,13 +15,13 @@ import keras
 import numpy as np
 
 from repvgg.base.errors import ConversionError, InputError
-from repvgg.blocks.branches import EPSILON, MOMENTUM, BatchNorm, ConvBias, Read, branch_layer, float64_of, tensor_of
+from repvgg.blocks.branches import MOMENTUM, BatchNorm, ConvBias, Read, branch_layer, float64_of, tensor_of
 from repvgg.blocks.kind import BlockKind, Weights
 from repvgg.blocks.recording import record_input
 from repvgg.blocks.shapes import KernelSize, Shape, channels_of, check_groups, sides_of, strided_shape
 from repvgg.blocks.squeeze_excite import SqueezeExcitation
 from repvgg.core import fold
-from repvgg.core.architecture import BlockShape, SqueezeExcite
+from repvgg.core.architecture import EPSILON, BlockShape, SqueezeExcite
 
 Tensor = Any
 
@@ -43,6 +43,7 @@ class ReparameterizableBlock(keras.layers.Layer):
         deploy: build the single-convolution form at once.
         data_format: "channels_last" or "channels_first"; Keras's setting if None.
         momentum, epsilon: of every batch normalization; PyTorch's constants unless said otherwise.
+        identity_branch: False leaves out the branch that is the input itself where strides and channels allow it.
         kernel_initializer, kernel_regularizer: of every branch's kernel.
 
     Raises:
@@ -50,8 +51,6 @@ class ReparameterizableBlock(keras.layers.Layer):
     """
 
     kind: BlockKind
-    identity: Any = None
-    """The layer of the branch that is the input itself, where a kind has such a layer and the shape allows it."""
 
     def __init__(
         self,
@@ -68,6 +67,7 @@ class ReparameterizableBlock(keras.layers.Layer):
         data_format: str | None = None,
         momentum: float = MOMENTUM,
         epsilon: float = EPSILON,
+        identity_branch: bool = True,
         kernel_initializer: Any = None,
         kernel_regularizer: Any = None,
         **kwargs: Any,
@@ -105,6 +105,10 @@ class ReparameterizableBlock(keras.layers.Layer):
             raise InputError(f"`data_format` is 'channels_last' or 'channels_first'. Received: {data_format!r}.")
         self.momentum = momentum
         self.epsilon = epsilon
+        self.identity_branch = identity_branch
+        # The layer of the branch that is the input itself, where a kind has such a layer and the shape allows it. No
+        # attribute of the class: PyTorch's modules look there before they look among their children.
+        self.identity: Any = None
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         # Keras lets a built layer take no new sub-layer, so the deploy form's convolution is there from the beginning;
@@ -154,6 +158,7 @@ class ReparameterizableBlock(keras.layers.Layer):
             self.groups,
             self.dilation_rate,
             self.copies,
+            takes_input=self.identity_branch,
         )
 
     def branch_layers(self) -> dict[str, Any]:
@@ -207,6 +212,11 @@ class ReparameterizableBlock(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return strided_shape(input_shape, self.filters, self.strides, self.data_format)
+
+    def compute_output_spec(self, inputs: Any, training: bool = False) -> Any:  # noqa: ARG002
+        # Keras's own tells shapes from tensors alone, and this is asked with NumPy arrays too.
+        shape = self.compute_output_shape(tuple(inputs.shape))
+        return keras.KerasTensor(shape, dtype=self.compute_dtype)
 
     def get_equivalent_kernel_bias(self) -> tuple[Tensor, Tensor]:
         """The one convolution this block is in inference, as tensors that gradients flow through.
@@ -324,6 +334,7 @@ class ReparameterizableBlock(keras.layers.Layer):
             "data_format": self.data_format,
             "momentum": self.momentum,
             "epsilon": self.epsilon,
+            "identity_branch": self.identity_branch,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
         }

@@ -10,14 +10,14 @@ from repvgg.blocks import kind, ops
 from repvgg.blocks.recording import record_input
 from repvgg.blocks.shapes import KernelSize, Shape, channels_of, check_groups, sides_of, strided_shape
 from repvgg.core import fold
+from repvgg.core.architecture import EPSILON
 
 Tensor = Any
 Read = Callable[[Any], fold.Array]
 """Turns a Keras variable into the array that folding calculates with."""
 
-EPSILON = 1e-5
 MOMENTUM = 0.9
-"""PyTorch's BatchNorm2d defaults (its momentum 0.1 is Keras's 0.9); Keras's own, 1e-3 and 0.99, train differently."""
+"""PyTorch's default (its 0.1 is Keras's 0.9), as `EPSILON`; Keras's own, 0.99 and 1e-3, train differently."""
 
 
 def tensor_of(variable: Any) -> Tensor:

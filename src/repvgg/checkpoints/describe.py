@@ -1,5 +1,6 @@
 """What a checkpoint file is, told without building the model."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ class CheckpointDescription:
         parameters: learned numbers; running statistics and counters are not among them.
         wrapper: entries that were opened to find the tensors, outermost first.
         prefix: what was taken off every name.
+        left: what stands beside the network under other names, with the number of tensors.
         passed_over: entries that may hold other weights.
         beside: other entries of the file.
     """
@@ -40,12 +42,18 @@ class CheckpointDescription:
     parameters: int
     wrapper: tuple[str, ...]
     prefix: str
+    left: Mapping[str, int]
     passed_over: tuple[str, ...]
     beside: tuple[str, ...]
 
 
-def describe_checkpoint(path: str | Path, *, entry: str | None = None) -> CheckpointDescription:
+def describe_checkpoint(
+    path: str | Path, *, entry: str | None = None, prefix: str | None = None
+) -> CheckpointDescription:
     """Reads a torch or safetensors file and says what it is. Keras is not needed.
+
+    Args:
+        entry, prefix: as for `load_checkpoint`.
 
     Raises:
         FileError: if there is no such file.
@@ -57,7 +65,7 @@ def describe_checkpoint(path: str | Path, *, entry: str | None = None) -> Checkp
     """
     path = Path(path)
     file = read_tensors(path, entry=entry)
-    checkpoint = understand(file, path)
+    checkpoint = understand(file, path, prefix=prefix)
     network = checkpoint.network
     variant = network.variant
     return CheckpointDescription(
@@ -73,7 +81,8 @@ def describe_checkpoint(path: str | Path, *, entry: str | None = None) -> Checkp
         file_bytes=path.stat().st_size,
         parameters=sum(tensor.size for name, tensor in checkpoint.tensors.items() if not is_statistic(name)),
         wrapper=file.wrapper,
-        prefix=file.prefix,
+        prefix=checkpoint.prefix,
+        left=checkpoint.left,
         passed_over=file.passed_over,
         beside=file.beside,
     )

@@ -17,7 +17,7 @@ from repvgg.checkpoints.canonical import (
     canonical_shapes,
     place_of,
 )
-from repvgg.core.architecture import BASE_WIDTHS, PAPERS_BLOCK, Architecture, BlockShape, SqueezeExcite
+from repvgg.core.architecture import BASE_WIDTHS, PAPERS_BLOCK, Adaptation, Architecture, BlockShape, SqueezeExcite
 from repvgg.models.variants import Variant, find_variant
 
 _PREFERRED_REDUCTIONS = (16, 4)
@@ -42,6 +42,10 @@ class Inferred:
     def variant(self) -> Variant | None:
         """The named network it is, or None."""
         return named_variant(self.architecture)
+
+    def adapted(self, adaptation: Adaptation) -> "Inferred":
+        """The same weights with other strides, dilation or epsilon, which they do not tell."""
+        return replace(self, architecture=replace(self.architecture, adaptation=adaptation))
 
     def shapes(self) -> dict[str, Shape]:
         """Every tensor that such a checkpoint has."""

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from repvgg.base.errors import CheckpointError, InputError
-from repvgg.base.metadata import Form, get_metadata, set_metadata
+from repvgg.base.metadata import Form
 from repvgg.checkpoints.canonical import AUXILIARY, CLASSIFIER, of_linear_layer
 from repvgg.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from repvgg.checkpoints.infer import Inferred, infer, named_variant
 from repvgg.checkpoints.unfold import unfold
 from repvgg.checkpoints.weights import fill, slots_of
+from repvgg.core.architecture import PUBLISHED, Adaptation
+from repvgg.models.metadata import get_metadata, set_metadata
 from repvgg.models.model import build_described
 from repvgg.models.recover import recover
 from repvgg.models.saving import load_model
@@ -33,6 +35,11 @@ def load_checkpoint(
     dtype: Any = None,
     input_shape: Sequence[int | None] | None = None,
     entry: str | None = None,
+    prefix: str | None = None,
+    stem_strides: int | None = None,
+    output_stride: int | None = None,
+    dilate_first: bool | None = None,
+    epsilon: float | None = None,
 ) -> Any:
     """A Keras model from a checkpoint of the official repository, timm or mmpretrain, or from a `.keras` file.
 
@@ -51,6 +58,11 @@ def load_checkpoint(
         dtype: Keras dtype policy. If None the current one, or "float64" for a file of that type: no digit is lost.
         input_shape: (height, width, channels); None stands for sides that may vary and the channels of the file.
         entry: the entry of a torch file to take the weights from, such as "model_ema".
+        prefix: takes the part whose names begin so, such as "backbone." of a detector, and leaves the rest, which is
+            logged as a warning. What all names begin with in common goes off by itself.
+        stem_strides, output_stride, dilate_first, epsilon: as for `repvgg.RepVGG`. A state dict does not tell them, so
+            they are the published ones (2, 32, 1e-5) if None: say them where the network was another. A `.keras` file
+            has its own. `repvgg.verify_logits` compares the model with a few logits of the network it came from.
 
     Returns:
         A model as `repvgg.RepVGG` builds it; a deploy-form file gives stock Keras layers.
@@ -68,15 +80,25 @@ def load_checkpoint(
         raise InputError(f"`from_deploy` is None or 'unfold'. Received: {from_deploy!r}.")
     if form not in (None, "training", "deploy"):
         raise InputError(f"`form` is None, 'training' or 'deploy'. Received: {form!r}.")
+    adaptation = PUBLISHED.changed(stem_strides, output_stride, dilate_first, epsilon)
     if from_deploy and form == "deploy":
         raise InputError("from_deploy='unfold' makes a training form, and form='deploy' was asked for. Leave out one.")
     if Path(path).suffix == ".keras":
+        for name, value in (("entry", entry), ("prefix", prefix)):
+            if value is not None:
+                raise InputError(
+                    f"`{name}` is about PyTorch's checkpoints, and '{path}' is a Keras file. Leave it out."
+                )
         model = load_model(path)
-        if all(option is None for option in (num_classes, form, from_deploy, dtype, input_shape)):
+        asked = (num_classes, form, from_deploy, dtype, input_shape, stem_strides, output_stride, dilate_first, epsilon)
+        if all(option is None for option in asked):
             return model
         checkpoint = checkpoint_of(model, source=Path(path).name)
+        adaptation = checkpoint.network.architecture.adaptation.changed(
+            stem_strides, output_stride, dilate_first, epsilon
+        )
     else:
-        checkpoint = read_checkpoint(path, entry=entry)
+        checkpoint = read_checkpoint(path, entry=entry, prefix=prefix, epsilon=adaptation.epsilon)
     return build_model(
         checkpoint,
         num_classes=AS_IN_FILE if num_classes is None else num_classes,
@@ -84,6 +106,7 @@ def load_checkpoint(
         from_deploy=from_deploy,
         dtype=dtype,
         input_shape=input_shape,
+        adaptation=adaptation,
     )
 
 
@@ -93,8 +116,10 @@ def checkpoint_of(model: Any, *, source: str) -> Checkpoint:
     Raises:
         InputError: if it is no RepVGG that a checkpoint can hold.
     """
-    tensors = {name: slot.read() for name, slot in slots_of(recover(model)).items()}
+    recovered = recover(model)
+    tensors = {name: slot.read() for name, slot in slots_of(recovered).items()}
     network = infer({name: tensor.shape for name, tensor in tensors.items()})
+    network = network.adapted(recovered.architecture.adaptation)
     return Checkpoint(tensors, network, source, get_metadata(model), "keras")
 
 
@@ -106,13 +131,17 @@ def build_model(
     from_deploy: Literal["unfold"] | None = None,
     dtype: Any = None,
     input_shape: Sequence[int | None] | None = None,
+    adaptation: Adaptation | None = None,
 ) -> Any:
     """`load_checkpoint` from a file that was already read; its tensors are used up.
 
     Args:
         num_classes: `AS_IN_FILE`, another number, or None for the features of all stages.
+        adaptation: the checkpoint's if None.
     """
     network, tensors, source = checkpoint.network, checkpoint.tensors, checkpoint.source
+    if adaptation is not None:
+        network = network.adapted(adaptation)
     shape = _checked_input_shape(network, input_shape)
     _require_form(checkpoint, form, from_deploy)
     if num_classes == AS_IN_FILE:

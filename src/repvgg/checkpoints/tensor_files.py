@@ -1,6 +1,6 @@
 """The tensors of a checkpoint file, whatever kind of file it is and whatever a training script wrapped around them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -21,6 +21,9 @@ WRAPPERS: Final = ("state_dict", "model", "module", "model_ema", "state_dict_ema
 
 # Put before every name by torch's data-parallel wrappers and by torch.compile.
 PREFIXES: Final = ("module.", "_orig_mod.")
+
+# Counts of batches that a normalization saw, and of weights that torch's AveragedModel averaged.
+COUNTERS: Final = ("num_batches_tracked", "n_averaged")
 
 _MAX_WRAPPING = 3
 _MAX_SAFETENSORS_HEADER = 16 * 2**20
@@ -44,7 +47,7 @@ class TensorFile:
         prefix: What was taken off every name, such as `module.`; often empty.
         passed_over: Entries that may hold weights too and were not taken, such as `model_ema`.
         beside: The other entries beside the wrapper, such as `optimizer` and `epoch`.
-        dropped: Names of `num_batches_tracked` counters, which inference and folding have no use for.
+        dropped: Names of counters (`num_batches_tracked`, `n_averaged`), which inference and folding have no use for.
         metadata: The notes of a safetensors file.
     """
 
@@ -192,12 +195,13 @@ def _finished(
     found: _Unwrapped | None = None,
 ) -> TensorFile:
     found = found or _Unwrapped({})
-    prefix = "".join(_shared_prefixes(tensors))
+    weights = [name for name in tensors if name.rpartition(".")[2] not in COUNTERS]
+    prefix = "".join(_shared_prefixes(weights))
     kept: dict[str, npt.NDArray[Any]] = {}
     dropped: list[str] = []
     for full_name, tensor in tensors.items():
         name = full_name.removeprefix(prefix)
-        if name.rpartition(".")[2] == "num_batches_tracked":
+        if name.rpartition(".")[2] in COUNTERS:
             dropped.append(name)
         else:
             kept[name] = tensor
@@ -208,7 +212,7 @@ def _finished(
     )
 
 
-def _shared_prefixes(names: Mapping[str, object]) -> Iterator[str]:
+def _shared_prefixes(names: Collection[str]) -> Iterator[str]:
     stripped = ""
     while names:
         shared = next((p for p in PREFIXES if all(name.startswith(stripped + p) for name in names)), None)

@@ -6,7 +6,6 @@ import numpy as np
 import numpy.typing as npt
 
 from repvgg.blocks import KINDS
-from repvgg.blocks.branches import EPSILON
 from repvgg.blocks.kind import BlockKind, Parameter
 from repvgg.checkpoints.canonical import REPARAM, block_prefix, torch_ordered
 from repvgg.core.architecture import Architecture, BlockShape
@@ -39,7 +38,8 @@ def unfold(
     for spec in architecture.blocks(in_channels):
         prefix = block_prefix(spec.stage, spec.index)
         kernel, bias = tensors.pop(f"{prefix}{REPARAM}.weight"), tensors.pop(f"{prefix}{REPARAM}.bias")
-        unfolded = _unfolded(KINDS[architecture.block], spec.shape, kernel, bias, generator)
+        epsilon = architecture.adaptation.epsilon
+        unfolded = _unfolded(KINDS[architecture.block], spec.shape, kernel, bias, epsilon, generator)
         result.update({prefix + name: tensor for name, tensor in unfolded.items()})
     result.update(tensors)
     tensors.clear()
@@ -47,7 +47,7 @@ def unfold(
 
 
 def _unfolded(
-    kind: BlockKind, shape: BlockShape, kernel: Array, bias: Array, generator: np.random.Generator
+    kind: BlockKind, shape: BlockShape, kernel: Array, bias: Array, epsilon: float, generator: np.random.Generator
 ) -> dict[str, Array]:
     # Folding half-precision weights again would not lead back to them, so branches have 32 bits at least.
     dtype = np.result_type(kernel.dtype, np.float32) if kernel.dtype.kind == "f" else np.dtype(np.float32)
@@ -59,8 +59,8 @@ def _unfolded(
         path: _fresh(parameter, generator).astype(dtype).astype(np.float64) for path, parameter in parameters.items()
     }
     values[main.path] = np.zeros(main.shape)
-    others = kind.fold(lambda path: EPSILON if path.endswith("epsilon") else values[path], shape, np.asarray)
-    scale = values[main.path.removesuffix("kernel") + "norm.gamma"] / np.sqrt(1 + EPSILON)
+    others = kind.fold(lambda path: epsilon if path.endswith("epsilon") else values[path], shape, np.asarray)
+    scale = values[main.path.removesuffix("kernel") + "norm.gamma"] / np.sqrt(1 + epsilon)
     values[main.path] = (kernel.astype(np.float64).transpose(_TO_KERAS) - others.kernel) / scale
     values[beta] = bias.astype(np.float64) - others.bias
     return {

@@ -8,8 +8,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from repvgg.base.errors import CheckpointError, InputError
-from repvgg.blocks.branches import EPSILON
+from repvgg.base.errors import CheckpointError
 from repvgg.blocks.kind import NORM_LEAVES
 from repvgg.blocks.layers import AuxiliaryClassifier, BatchNorm, SinglePath
 from repvgg.checkpoints.canonical import CLASSIFIER, REPARAM, block_prefix
@@ -53,11 +52,7 @@ class Slot:
 
 
 def slots_of(network: Recovered) -> dict[str, Slot]:
-    """Every variable of a model by the canonical name of its tensor.
-
-    Raises:
-        InputError: if its batch normalizations have another epsilon than PyTorch's.
-    """
+    """Every variable of a model by the canonical name of its tensor."""
     slots: dict[str, Slot] = {}
     for unit, spec in zip(network.units.values(), network.architecture.blocks(network.in_channels), strict=True):
         prefix = block_prefix(spec.stage, spec.index)
@@ -73,10 +68,6 @@ def slots_of(network: Recovered) -> dict[str, Slot]:
             slots.update(_convolution(f"{prefix}{REPARAM}", unit.reparam))
         else:
             for parameter in unit.kind.parameters(unit.shape):
-                owner, _, leaf = parameter.path.rpartition(".")
-                if leaf == "gamma":
-                    module = prefix + parameter.tensor.rpartition(".")[0]
-                    _require_pytorchs_epsilon(module, unit.variable(f"{owner}.epsilon"))
                 axes = _KERNEL_AXES if parameter.role == "kernel" else None
                 slots[prefix + parameter.tensor] = Slot(unit.variable(parameter.path), axes)
     if network.classifier is not None:
@@ -121,18 +112,8 @@ def _convolution(name: str, layer: Any) -> Iterator[tuple[str, Slot]]:
 
 
 def _norm(name: str, layer: BatchNorm) -> Iterator[tuple[str, Slot]]:
-    _require_pytorchs_epsilon(name, layer.epsilon)
     for leaf, theirs in NORM_LEAVES.items():
         yield f"{name}.{theirs}", Slot(getattr(layer, leaf))
-
-
-def _require_pytorchs_epsilon(name: str, epsilon: float) -> None:
-    if epsilon != EPSILON:
-        # PyTorch keeps it in the program and not in the file: the reader would take its own for ours.
-        raise InputError(
-            f"The batch normalization of '{name}' has epsilon={epsilon}; RepVGG checkpoints stand for {EPSILON}. "
-            "Convert the model with repvgg.reparameterize first: the deploy form has no batch normalization."
-        )
 
 
 def _linear(name: str, layer: Any) -> Iterator[tuple[str, Slot]]:

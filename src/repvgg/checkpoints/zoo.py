@@ -1,17 +1,18 @@
 """Models by name, and the weights to fill them with."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from repvgg.base.errors import CheckpointError, FileError
-from repvgg.base.metadata import Preprocessing, get_metadata, set_metadata
+from repvgg.base.metadata import Preprocessing
 from repvgg.checkpoints import hub
 from repvgg.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from repvgg.checkpoints.loading import build_model, checkpoint_of
 from repvgg.conversion import reparameterize
-from repvgg.core.architecture import PAPERS_BLOCK, Architecture
+from repvgg.core.architecture import PAPERS_BLOCK, PUBLISHED, Architecture
+from repvgg.models.metadata import get_metadata, set_metadata
 from repvgg.models.model import build_described
 from repvgg.models.saving import load_model, load_weights
 from repvgg.models.variants import Variant, as_trained, get_variant
@@ -26,6 +27,10 @@ def create_model(
     deploy: bool = False,
     weights: str | Path | None = None,
     *,
+    stem_strides: int | None = None,
+    output_stride: int | None = None,
+    dilate_first: bool | None = None,
+    epsilon: float | None = None,
     dtype: Any = None,
 ) -> Any:
     """A network by name.
@@ -37,6 +42,8 @@ def create_model(
         weights: None for fresh ones; "imagenet" for those the authors trained, from the Hugging Face hub, with their
             preprocessing and class names; or a file: `.pth`, `.safetensors`, `.keras` or `.weights.h5`. Weights in
             training form serve both forms: with deploy=True they are converted.
+        stem_strides, output_stride, dilate_first, epsilon: as for `RepVGG`, and any weights serve all of them. If None
+            the published ones (2, 32, 1e-5), or those of a `.keras` file.
 
     Raises:
         UnknownNameError: if there is no such variant; the message names the nearest ones.
@@ -47,25 +54,38 @@ def create_model(
         >>> model = create_model("RepVGG-A0", weights="imagenet")  # doctest: +SKIP
     """
     variant = get_variant(variant_name)
+    changes: dict[str, Any] = {
+        "stem_strides": stem_strides,
+        "output_stride": output_stride,
+        "dilate_first": dilate_first,
+        "epsilon": epsilon,
+    }
+    architecture = replace(variant.architecture, adaptation=PUBLISHED.changed(**changes))
     if weights is None:
-        return build_described(variant.architecture, num_classes, input_shape, deploy=deploy, dtype=dtype)
+        return build_described(architecture, num_classes, input_shape, deploy=deploy, dtype=dtype)
     if weights == IMAGENET:
-        return _pretrained(variant, num_classes, input_shape, deploy, dtype)
+        return _pretrained(variant, num_classes, input_shape, deploy, dtype, changes)
     path = Path(weights)
     if path.name.endswith(".weights.h5"):
-        model = build_described(variant.architecture, num_classes, input_shape, deploy=deploy, dtype=dtype)
+        model = build_described(architecture, num_classes, input_shape, deploy=deploy, dtype=dtype)
         load_weights(model, path)
         return model
-    return _from_checkpoint(_read(path), variant, num_classes, input_shape, deploy, dtype)
+    checkpoint = _read(path, architecture.adaptation.epsilon)
+    return _from_checkpoint(checkpoint, variant, num_classes, input_shape, deploy, dtype, changes)
 
 
 def _pretrained(
-    variant: Variant, num_classes: int | None, input_shape: Sequence[int | None], deploy: bool, dtype: Any
+    variant: Variant,
+    num_classes: int | None,
+    input_shape: Sequence[int | None],
+    deploy: bool,
+    dtype: Any,
+    changes: Mapping[str, Any],
 ) -> Any:
     checkpoint = read_checkpoint(hub.fetch(variant.name))
     checkpoint = replace(checkpoint, source=f"{hub.PRETRAINED[variant.name]} on the Hugging Face hub")
     same_classes = num_classes == checkpoint.network.num_classes
-    model = _from_checkpoint(checkpoint, variant, num_classes, input_shape, deploy, dtype)
+    model = _from_checkpoint(checkpoint, variant, num_classes, input_shape, deploy, dtype, changes)
     set_metadata(
         model,
         preprocessing=_preprocessing(variant, input_shape),
@@ -81,12 +101,12 @@ def _preprocessing(variant: Variant, input_shape: Sequence[int | None]) -> Prepr
     return Preprocessing(crop=size, resize=size if variant.image_size > 224 else round(size * 256 / 224))
 
 
-def _read(path: Path) -> Checkpoint:
+def _read(path: Path, epsilon: float) -> Checkpoint:
     if not path.exists():
         raise FileError(f"There is no weights file '{path}'. `weights` is None, '{IMAGENET}' or a file.")
     if path.suffix == ".keras":
         return checkpoint_of(load_model(path), source=path.name)
-    return read_checkpoint(path)
+    return read_checkpoint(path, epsilon=epsilon)
 
 
 def _from_checkpoint(
@@ -96,7 +116,10 @@ def _from_checkpoint(
     input_shape: Sequence[int | None],
     deploy: bool,
     dtype: Any,
+    changes: Mapping[str, Any],
 ) -> Any:
+    adaptation = checkpoint.network.architecture.adaptation.changed(**changes)
+    checkpoint = replace(checkpoint, network=checkpoint.network.adapted(PUBLISHED))
     form = checkpoint.network.form
     expected, found = variant.architecture, checkpoint.network.architecture
     if form == "deploy" or deploy:
@@ -118,6 +141,7 @@ def _from_checkpoint(
         form="deploy" if form == "deploy" and deploy else "training",
         dtype=dtype,
         input_shape=input_shape,
+        adaptation=adaptation,
     )
     if not deploy or form == "deploy":
         return model

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from repvgg.base.errors import InputError
+from repvgg.base.errors import InputError, VerificationError
 from repvgg.cli.networks import CHECKPOINT_SUFFIXES
 from repvgg.cli.terminal import FORCE_HELP
+from repvgg.core.architecture import PUBLISHED
 
 if TYPE_CHECKING:
     from repvgg.verification import VerificationReport
@@ -23,6 +24,30 @@ def command(
     entry: Annotated[
         str | None, typer.Option(help="The entry of a checkpoint to take the weights from, such as model_ema.")
     ] = None,
+    prefix: Annotated[
+        str | None,
+        typer.Option(help="The part of a checkpoint whose names begin so, such as 'backbone.'; the rest is left."),
+    ] = None,
+    stem_strides: Annotated[
+        int | None, typer.Option(min=1, max=2, help="Stride of the stem, which a checkpoint does not tell: 2 or 1.")
+    ] = None,
+    output_stride: Annotated[
+        int | None, typer.Option(help="Likewise: 32, or 16 or 8 where the last stages are dilated instead.")
+    ] = None,
+    dilate_first: Annotated[
+        bool | None,
+        typer.Option(
+            "--dilate-first/--dilate-rest",
+            help="Whether the first block of such a stage is dilated (the official PSPNet) or not (torchvision, timm).",
+        ),
+    ] = None,
+    epsilon: Annotated[
+        float | None,
+        typer.Option(
+            help="Epsilon of batch normalization on PyTorch's side: in the program that made the checkpoint, or that "
+            "will read it; 1e-5 if not given."
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,
 ) -> None:
     """Turns a training form into the plain stack of convolutions, and checkpoints into Keras files and back.
@@ -30,6 +55,8 @@ def command(
     From one .keras file to another, the plain stack is what is written, whether or not --deploy says so; with a PyTorch
     checkpoint on either side, the form stays as it is unless --deploy asks for the plain stack. That is checked against
     the training form before it is saved, and loads in any Keras 3 without this package.
+
+    Whether a checkpoint was read as what it is can be checked against a few of its own logits: repvgg verify --logits.
 
     Example: repvgg convert RepVGG-A0-train.pth a0-deploy.keras --deploy
     """
@@ -40,8 +67,14 @@ def command(
     to_keras = output.suffix == ".keras"
     if to_keras and dialect is not None:
         raise InputError(f"--dialect is about PyTorch checkpoints, and the output '{output}' is a Keras file.")
-    if source.suffix == ".keras" and entry is not None:
-        raise InputError(f"--entry is about PyTorch checkpoints, and '{source}' is a Keras file.")
+    from_keras = source.suffix == ".keras"
+    for option, value in (("--entry", entry), ("--prefix", prefix)):
+        if from_keras and value is not None:
+            raise InputError(f"{option} is about PyTorch checkpoints, and '{source}' is a Keras file.")
+    if from_keras and to_keras and epsilon is not None:
+        raise InputError("--epsilon is about PyTorch checkpoints, and both files are Keras files.")
+    # Values are checked before Keras is started, which takes seconds.
+    PUBLISHED.changed(stem_strides, output_stride, dilate_first, epsilon)
     if output.suffix not in (".keras", *CHECKPOINT_SUFFIXES):
         raise InputError(
             f"The output is saved as {', '.join(CHECKPOINT_SUFFIXES)} for PyTorch, or saved as '.keras'. "
@@ -50,14 +83,24 @@ def command(
     refuse_existing(output, force=force)
     start_keras()
     from repvgg.checkpoints import load_checkpoint, save_checkpoint
+    from repvgg.models.metadata import get_metadata
     from repvgg.models.saving import save_model
 
-    model = load_checkpoint(source, entry=entry)
-    result, report = _deployed(model) if deploy or (to_keras and source.suffix == ".keras") else (model, None)
+    model = load_checkpoint(
+        source,
+        entry=entry,
+        prefix=prefix,
+        stem_strides=stem_strides,
+        output_stride=output_stride,
+        dilate_first=dilate_first,
+        epsilon=None if from_keras else epsilon,
+    )
+    result, report = _deployed(model) if deploy or (to_keras and from_keras) else (model, None)
+    in_training = get_metadata(result).form == "training"
     if to_keras:
         save_model(result, output, force=force)
     else:
-        save_checkpoint(result, output, dialect or "official", force=force)
+        save_checkpoint(result, output, dialect or "official", epsilon=epsilon if in_training else None, force=force)
     out = console()
     if report is not None:
         print_report(out, report, rows=0)
@@ -69,11 +112,13 @@ def command(
 
 
 def _deployed(model: Any) -> "tuple[Any, VerificationReport]":
-    from repvgg.base.metadata import set_metadata
     from repvgg.conversion import reparameterize
+    from repvgg.models.metadata import set_metadata
     from repvgg.verification import verify
 
     deployed = reparameterize(model)
     report = verify(model, deployed)
+    if not report.passed:
+        raise VerificationError(f"{report.summary()} Nothing is written.")
     set_metadata(deployed, verification=report.to_dict())
     return deployed, report

@@ -21,6 +21,9 @@ def command(
     size: Annotated[int | None, typer.Option(min=1, help="Pixels a side; the published size if not given.")] = None,
     classes: Annotated[int | None, typer.Option(min=1, help="Outputs of the classifier (variants only).")] = None,
     entry: Annotated[str | None, typer.Option(help="The entry of a checkpoint to look at, such as model_ema.")] = None,
+    prefix: Annotated[
+        str | None, typer.Option(help="The part of a checkpoint whose names begin so, such as 'backbone.'.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """A network's stages and blocks, training and deploy form side by side.
@@ -34,10 +37,11 @@ def command(
 
     path = Path(network)
     is_checkpoint = path.suffix in CHECKPOINT_SUFFIXES or (path.is_file() and path.suffix != ".keras")
-    if entry is not None and not is_checkpoint:
-        raise InputError(f"--entry is about PyTorch checkpoints, and '{network}' is none.")
+    for option, value in (("--entry", entry), ("--prefix", prefix)):
+        if value is not None and not is_checkpoint:
+            raise InputError(f"{option} is about PyTorch checkpoints, and '{network}' is none.")
     if is_checkpoint:
-        title, architecture, num_classes, channels, side, details = _of_checkpoint(path, entry)
+        title, architecture, num_classes, channels, side, details = _of_checkpoint(path, entry, prefix)
     elif path.suffix == ".keras" or path.exists():
         title, architecture, num_classes, channels, side, details = _of_file(path)
     else:
@@ -72,6 +76,9 @@ def _of_file(path: Path) -> "tuple[str, Architecture, int | None, int, int, dict
         "variant": metadata.variant or "none of the named ones",
         "parameters in the file": f"{model.count_params():,}",
         "dtype": model.layers[-1].dtype_policy.name,
+        "stem stride": recovered.architecture.adaptation.stem_strides,
+        "output stride": recovered.architecture.adaptation.output_stride,
+        "epsilon": f"{recovered.architecture.adaptation.epsilon:g}" if recovered.form == "training" else "-",
         "class names": ", ".join(names[:10]) + (f" ... {len(names)} in all" if len(names) > 10 else "")
         if names
         else "-",
@@ -82,12 +89,14 @@ def _of_file(path: Path) -> "tuple[str, Architecture, int | None, int, int, dict
     return path.name, recovered.architecture, recovered.num_classes, recovered.in_channels, side, details
 
 
-def _of_checkpoint(path: Path, entry: str | None) -> "tuple[str, Architecture, int | None, int, int, dict[str, Any]]":
+def _of_checkpoint(
+    path: Path, entry: str | None, prefix: str | None
+) -> "tuple[str, Architecture, int | None, int, int, dict[str, Any]]":
     from repvgg.checkpoints import describe_checkpoint
     from repvgg.cli.terminal import human_size
     from repvgg.models.variants import get_variant
 
-    found = describe_checkpoint(path, entry=entry)
+    found = describe_checkpoint(path, entry=entry, prefix=prefix)
     details = {
         "file": f"{path} ({human_size(found.file_bytes)})",
         "container": found.container,
@@ -98,7 +107,8 @@ def _of_checkpoint(path: Path, entry: str | None) -> "tuple[str, Architecture, i
         "classes": str(found.num_classes or "no classifier"),
         "dtype": ", ".join(found.dtypes),
         "wrapper": ".".join(found.wrapper) or "-",
-        "prefix of all names": found.prefix or "-",
+        "prefix": found.prefix or "-",
+        "under other names": ", ".join(f"{name} ({count} tensors)" for name, count in found.left.items()) or "-",
         "other weights (--entry)": ", ".join(found.passed_over) or "-",
         "beside the weights": ", ".join(found.beside) or "-",
     }
@@ -122,6 +132,7 @@ def _as_json(title: str, cost: "Cost", details: dict[str, Any]) -> dict[str, Any
                 "in_channels": block.spec.in_channels,
                 "filters": block.spec.filters,
                 "strides": block.spec.strides,
+                "dilation": block.spec.dilation,
                 "groups": block.spec.groups,
                 "output_size": block.output_size,
                 "branches": block.branches,
@@ -169,7 +180,7 @@ def _print(title: str, architecture: "Architecture", cost: "Cost", side: int, de
             _label(alike),
             str(block.output_size[0]),
             f"{spec.in_channels}>{spec.filters}",
-            str(spec.strides),
+            str(spec.strides) if spec.dilation == 1 else f"{spec.strides} d{spec.dilation}",
             str(spec.groups),
             str(block.branches),
             _short(sum(one.train_parameters for one in alike)),
@@ -203,8 +214,9 @@ def _caption(architecture: "Architecture") -> str:
     if architecture.auxiliary_heads:
         parts.append("Three auxiliary heads while training.")
     parts.append(
-        "out: pixels a side; s: stride; g: groups; br: branches while training; train, deploy: parameters; MMAC, Wino: "
-        "cost of the deploy form in 10^6 MACs and Winograd multiplications; field: receptive field in pixels."
+        "out: pixels a side; s: stride (d: dilation); g: groups; br: branches while training; train, deploy: "
+        "parameters; MMAC, Wino: cost of the deploy form in 10^6 MACs and Winograd multiplications; field: receptive "
+        "field in pixels."
     )
     return " ".join(parts)
 
@@ -223,7 +235,7 @@ def _runs(blocks: "Sequence[BlockCost]") -> "list[list[BlockCost]]":
 
 def _kind(block: "BlockCost") -> tuple[object, ...]:
     spec = block.spec
-    return spec.stage, spec.in_channels, spec.filters, spec.strides, spec.groups
+    return spec.stage, spec.in_channels, spec.filters, spec.strides, spec.dilation, spec.groups
 
 
 def _label(alike: "Sequence[BlockCost]") -> str:

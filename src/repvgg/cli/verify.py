@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from repvgg.cli.networks import NETWORK_HELP, load_network
+from repvgg.base.errors import InputError
+from repvgg.cli.networks import CHECKPOINT_SUFFIXES, NETWORK_HELP, load_network
 from repvgg.cli.terminal import FORCE_HELP
 
 if TYPE_CHECKING:
@@ -14,35 +15,66 @@ if TYPE_CHECKING:
 
     from repvgg.verification import VerificationReport
 
+UNTOLD = (
+    "A checkpoint does not tell strides, dilation and epsilon. If the network had a stem of stride 1, a smaller output "
+    "stride or another epsilon, say so: repvgg convert CHECKPOINT model.keras --stem-strides 1 --output-stride 8 "
+    "--epsilon 1e-3, and verify that."
+)
+
 
 def command(
-    reference: Annotated[Path, typer.Argument(help=f"The network that is right. {NETWORK_HELP}")],
-    candidate: Annotated[Path, typer.Argument(help="The network that should give the same answers.")],
+    reference: Annotated[
+        Path, typer.Argument(help=f"The network that is right, or with --logits the one to check. {NETWORK_HELP}")
+    ],
+    candidate: Annotated[
+        Path | None, typer.Argument(help="The network that should give the same answers; not with --logits.")
+    ] = None,
     images: Annotated[
         list[Path] | None, typer.Option(help="Image files or folders to compare on; probe inputs if not given.")
     ] = None,
-    rtol: Annotated[float, typer.Option(min=0, help="Largest relative error that passes.")] = 1e-4,
+    logits: Annotated[
+        Path | None,
+        typer.Option(help="A .npz file of images and the logits another program gave for them: compare with these."),
+    ] = None,
+    rtol: Annotated[
+        float | None,
+        typer.Option(min=0, help="Largest relative error that passes; 1e-4 if not given, 5e-3 for float16 artifacts."),
+    ] = None,
     picture: Annotated[Path | None, typer.Option(help="Write a PNG of the error of each block.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,
 ) -> None:
     """Compares two forms of a network: exit status 0 if they agree, 1 if they differ.
 
+    With --logits a network is compared with numbers of another program, such as the PyTorch code that a checkpoint came
+    from: np.savez("reference.npz", images=images.numpy(), logits=model(images).detach().numpy()).
+
     Example: repvgg verify model.keras model.onnx --picture error.png
     """
-    from repvgg.base.files import refuse_existing
-    from repvgg.cli.terminal import console
+    from repvgg.base.files import refuse_existing, require_file
+    from repvgg.cli.terminal import console, error_console
 
+    if (candidate is None) == (logits is None):
+        raise InputError("Give a second network to compare with, or --logits FILE.npz; one of the two.")
+    if logits is not None:
+        if images:
+            raise InputError("--logits brings its own images. Leave out --images.")
+        require_file(logits, what="file of logits")
     if picture is not None:
         refuse_existing(picture, force=force)
     from repvgg.data import find_images, read_batch
     from repvgg.runners.classifier import preprocessing_of
+    from repvgg.runners.recorded import RecordedRunner
     from repvgg.verification import verify
     from repvgg.verification.picture import draw_report
 
-    first, second = load_network(reference), load_network(candidate)
-    batch = read_batch(find_images(images), preprocessing_of(first)) if images else None
-    report = verify(first, second, batch, rtol)
+    network = load_network(reference)
+    if logits is not None:
+        recorded = RecordedRunner.load(logits, network.input_shape[2])
+        report = verify(recorded, network, recorded.images, rtol)
+    elif candidate is not None:
+        batch = read_batch(find_images(images), preprocessing_of(network)) if images else None
+        report = verify(network, load_network(candidate), batch, rtol)
     if picture is not None:
         draw_report(report, picture, force=force)
     if as_json:
@@ -50,6 +82,8 @@ def command(
     else:
         print_report(console(), report)
     if not report.passed:
+        if logits is not None and reference.suffix in CHECKPOINT_SUFFIXES:
+            error_console().print(UNTOLD, soft_wrap=True)
         raise typer.Exit(1)
 
 

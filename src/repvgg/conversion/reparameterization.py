@@ -6,11 +6,11 @@ from typing import Any
 import keras
 
 from repvgg.base.errors import ConversionError
-from repvgg.base.metadata import get_metadata, set_metadata
 from repvgg.blocks.layers import AuxiliaryClassifier, ReparameterizableBlock, SinglePath
 from repvgg.conversion.self_check import check_block, check_conversion
-from repvgg.models.functional_graph import Functional
-from repvgg.models.layers import all_layers, copy_state
+from repvgg.models.full_precision import in_full_precision, no_half_policy
+from repvgg.models.layers import Functional, all_layers, copy_state, plain_model, require_float_weights
+from repvgg.models.metadata import attached_metadata, get_metadata, set_metadata
 
 Tensor = Any
 
@@ -23,13 +23,15 @@ def reparameterize(model: Any, *, rtol: float | None = None) -> Any:
     left out. The original is not touched. The new model loads in a Keras that never imports this package (unless other
     custom layers were in it).
 
-    Before the model is handed over, both forms are run on probe inputs.
+    Before the model is handed over, both forms are run on probe inputs. A network that calculates in 16 bits, such as
+    one of mixed precision, is converted, compared and handed over in float32, as which its weights are stored.
 
     Args:
-        rtol: relative error up to which the new model passes; by the model's dtype if None (float32: 1e-4).
+        rtol: relative error up to which the new model passes; 1e-4 if None, and 1e-10 in float64.
 
     Raises:
-        ConversionError: if there is nothing to convert, or the model's structure cannot be seen.
+        ConversionError: if there is nothing to convert, the model's structure cannot be seen, or a layer has weights
+            that are not in float (quantized by Keras, LoRA).
         VerificationError: if the two forms differ; the message names the worst block.
 
     Example:
@@ -38,8 +40,9 @@ def reparameterize(model: Any, *, rtol: float | None = None) -> Any:
     """
     _require_convertible(model)
     converter = _Converter()
-    plain = without_auxiliary_outputs(model)
-    deployed = converter.convert_model(plain)
+    with no_half_policy():
+        plain = in_full_precision(without_auxiliary_outputs(model))
+        deployed = converter.convert_model(plain)
     converter.copy_weights()
     check_conversion(plain, deployed, converter.single_paths(), rtol)
     set_metadata(deployed, get_metadata(model), form="deploy")
@@ -73,7 +76,7 @@ def _blocks_of(model: Any) -> list[ReparameterizableBlock]:
     if not blocks:
         form = (
             "It says that it is in its deploy form already."
-            if get_metadata(model).form == "deploy"
+            if (metadata := attached_metadata(model)) and metadata.form == "deploy"
             else ("Either it was converted before, or it was built of other layers.")
         )
         raise ConversionError(
@@ -91,12 +94,13 @@ def _require_convertible(model: Any) -> None:
         )
     if not model.built:
         raise ConversionError(f"'{model.name}' has no weights yet. Give it an Input layer, or call it on a batch.")
+    require_float_weights(model)
 
 
 def without_auxiliary_outputs(model: Any) -> Any:
     """`model` as a plain functional model over the same layers, neither compiled nor with training-only outputs."""
     if isinstance(model, keras.Sequential):
-        return _plain(model)
+        return plain_model(model)
     training_only = {id(layer.output) for layer in model.layers if isinstance(layer, AuxiliaryClassifier)}
     outputs = model.output
     if training_only and isinstance(outputs, Mapping):
@@ -147,7 +151,7 @@ class _Converter:
             return SinglePath.of_block(layer)
         if isinstance(layer, Functional | keras.Sequential) and _has_blocks(layer):
             self._rebuilt.add(id(layer))
-            return self.convert_model(_plain(layer))
+            return self.convert_model(plain_model(layer))
         if isinstance(layer, keras.layers.TimeDistributed) and _has_blocks(layer):
             self._rebuilt.add(id(layer))
             return keras.layers.TimeDistributed(self._as_layer(layer.layer), name=layer.name, dtype=layer.dtype_policy)
@@ -160,12 +164,6 @@ class _Converter:
         last = layer.data_format == "channels_last"
         inputs = keras.Input((None, None, layer.in_channels) if last else (layer.in_channels, None, None))
         return keras.Model(inputs, copy(inputs), name=f"{layer.name}_single_path")
-
-
-def _plain(model: Any) -> Any:
-    if isinstance(model, keras.Sequential):
-        return keras.Model(model.inputs, model.outputs[0], name=model.name)
-    return keras.Model(model.input, model.output, name=model.name)
 
 
 def _has_blocks(layer: Any) -> bool:

@@ -1,9 +1,9 @@
 """What a RepVGG network is made of, as plain data: no Keras here."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 from repvgg.base.errors import InputError
 
@@ -13,6 +13,11 @@ BASE_WIDTHS = (64, 128, 256, 512)
 
 PAPERS_BLOCK = "RepVGGBlock"
 """The kind of block where none is named, and the one that stands for all of them once they are converted."""
+
+EPSILON = 1e-5
+"""Of every batch normalization: PyTorch's default, and the published networks'."""
+
+OUTPUT_STRIDES = (8, 16, 32)
 
 SqueezeExcitePosition = Literal["before_activation", "after_activation"]
 
@@ -49,16 +54,84 @@ class BlockShape:
     groups: int = 1
     dilation_rate: int = 1
     copies: int = 1
+    takes_input: bool = True
 
     @property
     def keeps_shape(self) -> bool:
-        """Whether the output is as large as the input, so that the input itself can be a branch."""
-        return self.strides == 1 and self.in_channels == self.filters
+        """Whether the input itself can be a branch: the output is as large, and `takes_input` does not forbid it."""
+        return self.takes_input and self.strides == 1 and self.in_channels == self.filters
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """What a network may do otherwise with the same weights: no tensor, and so no state dict, tells.
+
+    Args:
+        stem_strides: 2, or 1 for small images.
+        output_stride: 8, 16 or 32: how many times smaller than the image the features become at most. A stage that
+            would go beyond keeps its size: its first block has stride 1, and its 3x3 kernels are dilated, each such
+            stage twice as much as the one before. 1x1 and identity branches need no dilation, and no branch is added.
+        dilate_first: whether the first block of such a stage is dilated as the rest of it is, as in the official
+            repository's PSPNet (3x3 kernels with dilation 2 in all of stage 3, 4 in all of stage 4 at an output stride
+            of 8). False leaves it with the dilation of the stage before, as torchvision and timm have it.
+        epsilon: of every batch normalization.
+
+    Raises:
+        InputError: for values that make no network.
+    """
+
+    stem_strides: int = 2
+    output_stride: int = 32
+    dilate_first: bool = True
+    epsilon: float = EPSILON
+
+    def __post_init__(self) -> None:
+        if self.stem_strides not in (1, 2):
+            raise InputError(f"`stem_strides` is 1 or 2. Received: {self.stem_strides!r}.")
+        if self.output_stride not in OUTPUT_STRIDES:
+            known = ", ".join(map(str, OUTPUT_STRIDES))
+            raise InputError(f"`output_stride` is one of {known}. Received: {self.output_stride!r}.")
+        if not 0 < self.epsilon < 1:
+            raise InputError(f"`epsilon` is above 0 and below 1, such as {EPSILON}. Received: {self.epsilon!r}.")
+
+    def changed(
+        self,
+        stem_strides: int | None = None,
+        output_stride: int | None = None,
+        dilate_first: bool | None = None,
+        epsilon: float | None = None,
+    ) -> "Adaptation":
+        """The same but for what is not None."""
+        given: dict[str, Any] = {
+            "stem_strides": stem_strides,
+            "output_stride": output_stride,
+            "dilate_first": dilate_first,
+            "epsilon": epsilon,
+        }
+        return replace(self, **{name: value for name, value in given.items() if value is not None})
+
+    def unsaid(self) -> str:
+        """Strides and dilation that are not the published ones, in words; nothing if they are."""
+        words = [
+            f"{name}={getattr(self, name)}"
+            for name in ("stem_strides", "output_stride")
+            if getattr(self, name) != getattr(PUBLISHED, name)
+        ]
+        return ", ".join([*words, *([] if self.dilate_first or not words else ["dilate_first=False"])])
+
+
+PUBLISHED = Adaptation()
+"""The published networks: the stem and all four stages halve the image."""
 
 
 @dataclass(frozen=True)
 class BlockSpec:
-    """One 3x3 block in its place: the stem (stage 0) or the `index`-th block of a stage."""
+    """One 3x3 block in its place: the stem (stage 0) or the `index`-th block of a stage.
+
+    Attributes:
+        dilation: spacing of the kernel.
+        keeps_size: its stride was taken away, which adds no identity branch: the weights are those of the strided one.
+    """
 
     name: str
     stage: int
@@ -70,12 +143,23 @@ class BlockSpec:
     squeeze_excite: SqueezeExcite | None
     kernel_size: int = 3
     copies: int = 1
+    dilation: int = 1
+    keeps_size: bool = False
 
     @property
     def shape(self) -> BlockShape:
         """What its branches follow from."""
         sides = (self.kernel_size, self.kernel_size)
-        return BlockShape(self.in_channels, self.filters, sides, self.strides, self.groups, copies=self.copies)
+        return BlockShape(
+            self.in_channels,
+            self.filters,
+            sides,
+            self.strides,
+            self.groups,
+            self.dilation,
+            self.copies,
+            takes_input=not self.keeps_size,
+        )
 
 
 @dataclass(frozen=True)
@@ -89,6 +173,7 @@ class Architecture:
         squeeze_excite: channel attention of every block, or none.
         auxiliary_heads: RepVGGplus's three extra classifiers, present while training only.
         block: the kind of block, a key of `repvgg.blocks.BLOCKS`.
+        adaptation: strides, dilation and epsilon, where they are not the published ones.
 
     Raises:
         InputError: if a length, count or factor makes no network.
@@ -100,6 +185,7 @@ class Architecture:
     squeeze_excite: SqueezeExcite | None = None
     auxiliary_heads: bool = False
     block: str = PAPERS_BLOCK
+    adaptation: Adaptation = PUBLISHED
 
     def __post_init__(self) -> None:
         for name, values in (("num_blocks", self.num_blocks), ("width_multiplier", self.width_multiplier)):
@@ -137,33 +223,41 @@ class Architecture:
 
     def blocks(self, in_channels: int = 3) -> tuple[BlockSpec, ...]:
         """All blocks from the stem on, in order."""
-        specs = [self._block("stage0", 0, 0, in_channels, self.stem_width, 2, 0)]
+        changes = self.adaptation
+        stem = BlockSpec("stage0", 0, 0, in_channels, self.stem_width, changes.stem_strides, 1, None)
+        specs = [self._completed(stem, 0)]
+        stride, dilation = changes.stem_strides, 1
         for stage, (count, width) in enumerate(zip(self.num_blocks, self.stage_widths, strict=True), start=1):
+            keeps_size = 2 * stride > changes.output_stride
+            before = dilation
+            stride, dilation = (stride, 2 * dilation) if keeps_size else (2 * stride, dilation)
             for index in range(count):
-                specs.append(
-                    self._block(
-                        f"stage{stage}_block{index}",
-                        stage,
-                        index,
-                        specs[-1].filters,
-                        width,
-                        2 if index == 0 else 1,
-                        len(specs),
-                    )
+                first = index == 0
+                spec = BlockSpec(
+                    name=f"stage{stage}_block{index}",
+                    stage=stage,
+                    index=index,
+                    in_channels=specs[-1].filters,
+                    filters=width,
+                    strides=2 if first and not keeps_size else 1,
+                    groups=1,
+                    squeeze_excite=None,
+                    dilation=before if first and not changes.dilate_first else dilation,
+                    keeps_size=first and keeps_size,
                 )
+                specs.append(self._completed(spec, len(specs)))
         return tuple(specs)
 
-    def _block(
-        self, name: str, stage: int, index: int, in_channels: int, filters: int, strides: int, place: int
-    ) -> BlockSpec:
+    def _completed(self, spec: BlockSpec, place: int) -> BlockSpec:
+        """With the groups and the attention of its place."""
         groups = self.groups.get(place, 1)
-        for what, channels in (("input", in_channels), ("output", filters)):
+        for what, channels in (("input", spec.in_channels), ("output", spec.filters)):
             if channels % groups:
                 raise InputError(
-                    f"Block {place} ({name}) has {channels} {what} channels, which {groups} groups do not divide. "
+                    f"Block {place} ({spec.name}) has {channels} {what} channels, which {groups} groups do not divide. "
                     "Change `override_groups_map` or `width_multiplier`."
                 )
-        return BlockSpec(name, stage, index, in_channels, filters, strides, groups, self.squeeze_excite)
+        return replace(spec, groups=groups, squeeze_excite=self.squeeze_excite)
 
     def auxiliary_taps(self) -> dict[str, str]:
         """RepVGGplus: the name of each auxiliary output, with the block it listens to.

@@ -21,6 +21,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM")
 MAX_RATIO = 100
 MAX_PLAIN_BYTES = 2**28
 
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+"""Pillow's names for images of so many channels."""
+
 ORIENTATION = 0x0112
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -55,9 +58,10 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
 
 
 def load_image(path: str | Path, channels: int = 3) -> Image.Image:
-    """Reads an image file the way up it was taken, as RGB, or as grey where `channels` is 1.
+    """Reads an image file the way up it was taken, as RGB, as grey where `channels` is 1, or as RGBA where it is 4.
 
-    Of several frames it is the first. Transparency is dropped: a pixel keeps the colour that it has underneath.
+    Of several frames it is the first. Transparency is dropped where it is not asked for: a pixel keeps the colour that
+    it has underneath. Where it is asked for and there is none, it is 255.
 
     Raises:
         ImageError: if it is no image, truncated, or larger than Pillow's limit against decompression bombs.
@@ -132,7 +136,7 @@ def _upright(image: Image.Image, channels: int) -> Image.Image:
     if result.mode == "P" and "transparency" in result.info:
         # The same colours as by the direct way, of which Pillow warns.
         result = result.convert("RGBA")
-    return result.convert("L" if channels == 1 else "RGB")
+    return result.convert(MODES[channels])
 
 
 def _orientation(image: Image.Image) -> int:
@@ -153,6 +157,9 @@ def prepare_image(image: Image.Image, preprocessing: Preprocessing) -> np.ndarra
     width, height = image.size
     scale = preprocessing.resize / min(width, height)
     size = (max(preprocessing.crop, round(width * scale)), max(preprocessing.crop, round(height * scale)))
+    if image.mode == "RGBA":
+        # Of this mode Pillow weighs colours by the fourth channel. Here it is one like the others.
+        image = Image.merge("RGBX", image.split())
     if size != image.size:
         image = image.resize(size, Image.Resampling.BILINEAR)
     crop = preprocessing.crop

@@ -16,7 +16,6 @@ from rich.table import Table
 from repvgg.base.dependencies import require
 from repvgg.base.errors import VerificationError
 from repvgg.base.files import refuse_existing
-from repvgg.base.metadata import set_metadata
 from repvgg.base.progress import working
 from repvgg.checkpoints.zoo import create_model
 from repvgg.conversion import reparameterize
@@ -24,6 +23,7 @@ from repvgg.demo.digits import CLASS_NAMES, PREPROCESSING, Digits, load_digits, 
 from repvgg.demo.picture import draw_demo
 from repvgg.demo.training import train
 from repvgg.exporting import export
+from repvgg.models.metadata import set_metadata
 from repvgg.models.saving import save_model
 from repvgg.models.variants import get_variant
 from repvgg.runners import load_runner

@@ -13,10 +13,9 @@ from repvgg.models.layers import all_layers
 from repvgg.runners import load_runner
 from repvgg.runners.keras import KerasRunner
 from repvgg.runners.runner import Runner, images_for
-from repvgg.targets import TOLERANCES
 from repvgg.targets.network import scale_and_shift
 from repvgg.targets.operations import FLOAT16, in_float16
-from repvgg.verification import VerificationReport, verify
+from repvgg.verification import TOLERANCES, VerificationReport, verify
 
 NORMALIZATIONS = (keras.layers.BatchNormalization, keras.layers.Normalization, keras.layers.Rescaling)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from repvgg.base.errors import InputError, OutputExistsError, UnknownNameError
 from repvgg.base.files import refuse_existing
-from repvgg.base.metadata import get_metadata
+from repvgg.models.metadata import get_metadata
 from repvgg.runners import SAVED_MODEL
 from repvgg.targets import TARGETS, Settings, Target
 from repvgg.targets.int8 import INT8, INT8_TARGETS, get_int8_target

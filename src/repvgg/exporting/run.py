@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from repvgg.base.files import atomic_output, refuse_existing
-from repvgg.base.metadata import Metadata, get_metadata
+from repvgg.base.metadata import Metadata
 from repvgg.blocks.layers import ReparameterizableBlock
 from repvgg.conversion import reparameterize
 from repvgg.exporting.int8.artifact import Int8Options, Int8Result, write_int8
 from repvgg.exporting.proof import compared, proved
 from repvgg.exporting.request import checked_request
-from repvgg.models.layers import all_layers
+from repvgg.models.full_precision import in_full_precision
+from repvgg.models.layers import all_layers, require_float_weights
+from repvgg.models.metadata import get_metadata
 from repvgg.targets import TARGETS, Settings
 from repvgg.targets.int8 import INT8
 from repvgg.verification import VerificationReport, verify
@@ -59,7 +61,8 @@ def export(
 ) -> Export:
     """Writes a model for another runtime, loads what was written there, and compares.
 
-    A model in training form is converted first. Class names, preprocessing, origin and the verification of the
+    A model in training form is converted first, and one that calculates in 16 bits is written in float32, as which its
+    weights are stored, or in `precision`. Class names, preprocessing, origin and the verification of the
     conversion travel in the artifact.
 
     Args:
@@ -143,8 +146,9 @@ def export(
 
 def _deployed(model: Any, settings: Settings) -> tuple[Any, Metadata, bool]:
     """The deploy form, what its artifact carries, and whether it had to be converted."""
+    require_float_weights(model)
     converted = any(isinstance(layer, ReparameterizableBlock) for layer in all_layers(model))
-    deployed = reparameterize(model) if converted else model
+    deployed = reparameterize(model) if converted else in_full_precision(model)
     metadata = replace(get_metadata(model), form="deploy", precision=settings.precision)
     if converted:
         metadata = replace(metadata, verification=verify(model, deployed).to_dict())

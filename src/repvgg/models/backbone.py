@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from repvgg.core.architecture import Architecture, SqueezeExcite
+from repvgg.core.architecture import EPSILON, Adaptation, Architecture, SqueezeExcite
 from repvgg.models.model import build_stages
 
 ImageShape = tuple[int | None, int | None, int]
@@ -18,14 +18,17 @@ class RepVGGBackbone(keras.Model):
 
     Args:
         num_blocks, width_multiplier, override_groups_map, squeeze_excite, block: as for `repvgg.RepVGG`.
+        stem_strides, output_stride, dilate_first, epsilon: the same.
         deploy: True for stock convolutions instead of blocks.
         image_shape: shape of one image, None where a side may vary; channels come last or first as `data_format` says.
         data_format: "channels_last" or "channels_first"; Keras's setting if None.
         dtype: Keras dtype policy.
 
     Attributes:
-        pyramid_outputs: 'P1' ... 'P5' -> symbolic feature map; level Pn is 2^n times smaller than the image.
+        pyramid_outputs: 'P1' ... 'P5' -> symbolic feature map; level Pn is 2^n times smaller than the image, but for
+            the strides that `stem_strides` and `output_stride` take away.
         image_shape: as given.
+        token_embedding: None; KerasHub asks every backbone for it.
 
     Example:
         >>> backbone = RepVGGBackbone([2, 4, 14, 1], [0.75, 0.75, 0.75, 2.5])
@@ -42,11 +45,15 @@ class RepVGGBackbone(keras.Model):
         *,
         squeeze_excite: SqueezeExcite | Mapping[str, Any] | None = None,
         block: str = "RepVGGBlock",
+        stem_strides: int = 2,
+        output_stride: int = 32,
+        dilate_first: bool = True,
+        epsilon: float = EPSILON,
         deploy: bool = False,
         image_shape: ImageShape = (None, None, 3),
         data_format: str | None = None,
         dtype: Any = None,
-        name: str = "repvgg_backbone",
+        name: str | None = None,
         **kwargs: Any,
     ) -> None:
         if isinstance(squeeze_excite, Mapping):
@@ -54,7 +61,13 @@ class RepVGGBackbone(keras.Model):
         # A config that went through JSON has text for keys.
         groups = {int(place): count for place, count in (override_groups_map or {}).items()}
         architecture = Architecture(
-            tuple(num_blocks), tuple(width_multiplier), groups, squeeze_excite, auxiliary_heads=False, block=block
+            tuple(num_blocks),
+            tuple(width_multiplier),
+            groups,
+            squeeze_excite,
+            auxiliary_heads=False,
+            block=block,
+            adaptation=Adaptation(stem_strides, output_stride, dilate_first, epsilon),
         )
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
         layout = data_format or keras.config.image_data_format()
@@ -67,6 +80,13 @@ class RepVGGBackbone(keras.Model):
         self.data_format = layout
         self.pyramid_outputs = {f"P{level}": stages[f"stage{level - 1}"] for level in range(1, 6)}
 
+    token_embedding = None
+
+    def compute_output_spec(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        # Keras asks the layers one after the other, and stock layers tell no shape of a NumPy array.
+        spec = keras.KerasTensor(tuple(inputs.shape), dtype=keras.backend.standardize_dtype(inputs.dtype))
+        return super().compute_output_spec(spec, training=training, mask=mask)
+
     def get_config(self) -> dict[str, Any]:
         attention = self.architecture.squeeze_excite
         return {
@@ -75,6 +95,7 @@ class RepVGGBackbone(keras.Model):
             "override_groups_map": {str(place): count for place, count in self.architecture.groups.items()},
             "squeeze_excite": asdict(attention) if attention else None,
             "block": self.architecture.block,
+            **asdict(self.architecture.adaptation),
             "deploy": self.deploy,
             "image_shape": list(self.image_shape),
             "data_format": self.data_format,

@@ -101,7 +101,7 @@ def count_cost(
     for spec in architecture.blocks(in_channels):
         before = height, width
         height, width = -(-height // spec.strides), -(-width // spec.strides)
-        receptive_field += (spec.kernel_size - 1) * jump
+        receptive_field += (spec.kernel_size - 1) * jump * spec.dilation
         jump *= spec.strides
         blocks.append(_block_cost(spec, kind, before, (height, width), receptive_field))
 

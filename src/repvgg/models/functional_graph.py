@@ -6,9 +6,7 @@ from typing import Any
 import keras
 
 from repvgg.base.errors import InputError
-
-Functional = type(keras.Model(*(2 * [keras.Input((1,))])))
-"""Keras gives its class of functional models no public name."""
+from repvgg.models.layers import Functional
 
 TensorKey = tuple[str, int, int]
 """(layer name, which call of it, which output of that call), as Keras writes it."""

@@ -5,6 +5,11 @@ from typing import Any
 
 import keras
 
+from repvgg.base.errors import ConversionError
+
+Functional = type(keras.Model(*(2 * [keras.Input((1,))])))
+"""Keras gives its class of functional models no public name."""
+
 
 def all_layers(root: Any) -> Iterator[Any]:
     """Every layer inside `root`, at any depth, itself included; each once, in the order of construction.
@@ -35,9 +40,43 @@ def all_layers(root: Any) -> Iterator[Any]:
 def copy_state(original: Any, copy: Any) -> None:
     """Gives a layer the weights of another of its kind, and what Keras derives from them when it is asked to only."""
     copy.set_weights(original.get_weights())
-    if isinstance(copy, keras.layers.Normalization):
-        copy.finalize_state()
+    settle_state(copy)
+
+
+def settle_state(model: Any) -> None:
+    """What Keras derives from weights when it is asked to only, in a layer or model that was given some."""
+    for layer in all_layers(model):
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()
 
 
 def _may_hold_layers(value: Any) -> bool:
     return isinstance(value, keras.Layer | Mapping | list | tuple | set)
+
+
+def plain_model(model: Any) -> Any:
+    """A functional or Sequential model as a plain functional one over the same layers."""
+    outputs = model.outputs[0] if isinstance(model, keras.Sequential) else model.output
+    return keras.Model(model.inputs if isinstance(model, keras.Sequential) else model.input, outputs, name=model.name)
+
+
+def require_float_weights(model: Any) -> None:
+    """Makes sure that what a layer calculates with is its weights in float.
+
+    Raises:
+        ConversionError: naming a layer that Keras quantized (`model.quantize`), or that has LoRA weights.
+    """
+    for layer in all_layers(model):
+        kind = f"Layer '{layer.name}' ({type(layer).__name__})"
+        if layer.quantization_mode is not None:
+            raise ConversionError(
+                f"{kind} of '{model.name}' was quantized by Keras ({layer.quantization_mode}), and only weights in "
+                "float are converted, exported and saved as checkpoints. Take the model as it was before "
+                "model.quantize; repvgg.export(..., precision='int8') makes INT8 files of that."
+            )
+        if getattr(layer, "lora_enabled", False):
+            raise ConversionError(
+                f"{kind} of '{model.name}' has LoRA weights (enable_lora) beside its kernel, and only plain weights "
+                "are converted, exported and saved as checkpoints. Put the sum of both, which `layer.kernel` gives, "
+                "into a layer without them."
+            )

@@ -6,10 +6,11 @@ from typing import Any
 import keras
 
 from repvgg.base.errors import InputError
-from repvgg.base.metadata import Form, Metadata, set_metadata
+from repvgg.base.metadata import Form, Metadata
 from repvgg.blocks.branches import torch_initializer
 from repvgg.blocks.layers import BLOCKS, AuxiliaryClassifier, SinglePath
-from repvgg.core.architecture import Architecture, SqueezeExcite
+from repvgg.core.architecture import EPSILON, Adaptation, Architecture, SqueezeExcite
+from repvgg.models.metadata import set_metadata
 from repvgg.models.variants import Variant, find_variant
 
 Tensor = Any
@@ -32,6 +33,7 @@ def build_stages(
                 strides=spec.strides,
                 groups=spec.groups,
                 kernel_size=spec.kernel_size,
+                dilation_rate=spec.dilation,
                 squeeze_excite=spec.squeeze_excite,
                 data_format=data_format,
                 dtype=policy,
@@ -44,8 +46,11 @@ def build_stages(
                 spec.groups,
                 kernel_size=spec.kernel_size,
                 copies=spec.copies,
+                dilation_rate=spec.dilation,
                 squeeze_excite=spec.squeeze_excite,
                 data_format=data_format,
+                epsilon=architecture.adaptation.epsilon,
+                identity_branch=not spec.keeps_size,
                 dtype=policy,
                 name=spec.name,
             )
@@ -87,7 +92,7 @@ def build_network(
     if taps and not deploy:
         outputs = {"main": outputs}
         for output, block in taps.items():
-            head = AuxiliaryClassifier(num_classes, dtype=policy, name=output)
+            head = AuxiliaryClassifier(num_classes, epsilon=architecture.adaptation.epsilon, dtype=policy, name=output)
             outputs[output] = head(features[block])
     return keras.Model(inputs, outputs, name=name)
 
@@ -115,6 +120,10 @@ def RepVGG(  # noqa: N802 - a public name the field knows, and it makes a model
     squeeze_excite: SqueezeExcite | None = None,
     auxiliary_heads: bool = False,
     block: str = "RepVGGBlock",
+    stem_strides: int = 2,
+    output_stride: int = 32,
+    dilate_first: bool = True,
+    epsilon: float = EPSILON,
     dtype: Any = None,
     name: str | None = None,
 ) -> Any:
@@ -130,6 +139,11 @@ def RepVGG(  # noqa: N802 - a public name the field knows, and it makes a model
         squeeze_excite: channel attention of every block.
         auxiliary_heads: RepVGGplus's extra outputs in training form.
         block: a key of `repvgg.blocks.BLOCKS`.
+        stem_strides: 2, or 1 for small images.
+        output_stride: 8, 16 or 32; below 32 the last stages keep their size, and their 3x3 kernels are dilated.
+        dilate_first: whether the first block of such a stage is dilated too, as in the official repository's PSPNet;
+            False is torchvision's and timm's way (`repvgg.core.architecture.Adaptation`).
+        epsilon: of every batch normalization.
         dtype: Keras dtype policy, such as "mixed_bfloat16" or "float64".
 
     Returns:
@@ -152,6 +166,7 @@ def RepVGG(  # noqa: N802 - a public name the field knows, and it makes a model
         squeeze_excite,
         auxiliary_heads,
         block,
+        Adaptation(stem_strides, output_stride, dilate_first, epsilon),
     )
     return build_described(architecture, num_classes, input_shape, deploy=deploy, dtype=dtype, name=name)
 

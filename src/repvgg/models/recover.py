@@ -1,15 +1,17 @@
 """From a Keras model back to the architecture it was built from, in either form."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 
 from repvgg.base.errors import InputError
-from repvgg.base.metadata import Form, get_metadata
+from repvgg.base.metadata import Form
 from repvgg.blocks.layers import AuxiliaryClassifier, ReparameterizableBlock, SinglePath
-from repvgg.core.architecture import BASE_WIDTHS, PAPERS_BLOCK, Architecture, SqueezeExcite
+from repvgg.core.architecture import BASE_WIDTHS, PAPERS_BLOCK, Adaptation, Architecture, SqueezeExcite
+from repvgg.models.metadata import get_metadata
 from repvgg.models.variants import as_trained
 
 _BLOCK = re.compile(r"stage0|stage([1-4])_block(\d+)")
@@ -71,6 +73,7 @@ def recover(model: Any) -> Recovered:
         squeeze_excite=_attention(list(ordered.values())),
         auxiliary_heads=bool(auxiliary),
         block=_kind(ordered["stage0"]),
+        adaptation=_adaptation(ordered),
     )
     if isinstance(ordered["stage0"], SinglePath):
         architecture = as_trained(architecture, get_metadata(model).variant)
@@ -80,6 +83,11 @@ def recover(model: Any) -> Recovered:
         if spec.filters != _filters(unit):
             raise InputError(
                 f"'{name}' has {_filters(unit)} filters, where a RepVGG with these stages has {spec.filters}."
+            )
+        if (spec.strides, spec.dilation) != (_strides(unit), _dilation(unit)):
+            raise InputError(
+                f"'{name}' has stride {_strides(unit)} and dilation {_dilation(unit)}, where a RepVGG with this stem "
+                f"and these stages has {spec.strides} and {spec.dilation}."
             )
     return Recovered(
         architecture=architecture,
@@ -102,6 +110,32 @@ def _groups(unit: Any) -> int:
 
 def _kernel_channels(unit: Any) -> int:
     return int(unit.convolution.kernel.shape[2] * _groups(unit) if isinstance(unit, SinglePath) else unit.in_channels)
+
+
+def _strides(unit: Any) -> int:
+    return int(unit.convolution.strides[0] if isinstance(unit, SinglePath) else unit.strides)
+
+
+def _dilation(unit: Any) -> int:
+    return int(unit.convolution.dilation_rate[0] if isinstance(unit, SinglePath) else unit.dilation_rate)
+
+
+def _adaptation(units: Mapping[str, Any]) -> Adaptation:
+    """Strides and dilation as the stem and the first block of each stage show them; epsilon, where there is one."""
+    stem_strides = stride = _strides(units["stage0"])
+    dilated = [stage for stage in range(1, 5) if _strides(units[f"stage{stage}_block0"]) == 1]
+    for _ in range(4 - len(dilated)):
+        stride *= 2
+    epsilons = {unit.epsilon for unit in units.values() if not isinstance(unit, SinglePath) and not unit.deploy}
+    if len(epsilons) > 1:
+        raise InputError(
+            f"The blocks' batch normalizations have different epsilons ({', '.join(map(str, sorted(epsilons)))}), and "
+            "a RepVGG has one. Convert the model with repvgg.reparameterize: the deploy form has none."
+        )
+    changes = Adaptation().changed(stem_strides=stem_strides, epsilon=next(iter(epsilons), None))
+    if not dilated:
+        return changes
+    return changes.changed(output_stride=stride, dilate_first=_dilation(units[f"stage{dilated[0]}_block0"]) > 1)
 
 
 def _kind(unit: Any) -> str:

@@ -10,12 +10,10 @@ from typing import Any
 
 import keras
 
-# Importing these registers their classes with Keras, without which no file that names them loads.
-import repvgg.blocks.layers
-import repvgg.models.backbone  # noqa: F401
 from repvgg.base.errors import FileError, InputError
 from repvgg.base.files import atomic_output, refuse_existing, require_file
-from repvgg.base.metadata import Metadata, get_metadata, set_metadata
+from repvgg.base.metadata import Metadata
+from repvgg.models.metadata import get_metadata, set_metadata
 
 _MEMBER = "repvgg.json"
 
@@ -57,12 +55,12 @@ def load_model(path: str | Path) -> Any:
         raise
     except Exception as error:
         raise FileError(f"'{path}' is a Keras file that cannot be loaded: {_first_line(error)}") from error
-    set_metadata(model, metadata)
+    set_metadata(model, metadata or get_metadata(model))
     return model
 
 
-def read_metadata(path: Path) -> Metadata:
-    """The metadata in a `.keras` file, without building the model.
+def read_metadata(path: Path) -> Metadata | None:
+    """The metadata in a `.keras` file, without building the model; None if Keras alone wrote it.
 
     Raises:
         FileError: if the file is no intact zip archive.
@@ -77,7 +75,7 @@ def read_metadata(path: Path) -> Metadata:
             names = archive.namelist()
             if "config.json" not in names:
                 raise FileError(f"'{path}' is a zip archive, but no Keras model: it has no 'config.json'.")
-            return Metadata.from_json(archive.read(_MEMBER).decode()) if _MEMBER in names else Metadata()
+            return Metadata.from_json(archive.read(_MEMBER).decode()) if _MEMBER in names else None
     except zipfile.BadZipFile as error:
         raise FileError(
             f"'{path}' is no Keras model, or a truncated one ({error}). A '.keras' file is a zip archive."

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from repvgg.base.errors import UnknownNameError
-from repvgg.core.architecture import PAPERS_BLOCK, Architecture, SqueezeExcite, alternate_groups
+from repvgg.core.architecture import PAPERS_BLOCK, PUBLISHED, Architecture, SqueezeExcite, alternate_groups
 from repvgg.models.cost import Cost, count_cost
 
 PAPER = "Ding et al., RepVGG: Making VGG-style ConvNets Great Again, CVPR 2021, arXiv 2101.03697"
@@ -142,8 +142,9 @@ def get_variant(name: str) -> Variant:
 
 
 def find_variant(architecture: Architecture) -> Variant | None:
-    """The named network with exactly this architecture, or None."""
-    return next((variant for variant in VARIANTS.values() if variant.architecture == architecture), None)
+    """The named network with this architecture, or None; an `adaptation`, which changes no weight, does not count."""
+    plain = replace(architecture, adaptation=PUBLISHED)
+    return next((variant for variant in VARIANTS.values() if variant.architecture == plain), None)
 
 
 def as_trained(deployed: Architecture, variant_name: str | None) -> Architecture:
@@ -159,5 +160,6 @@ def as_trained(deployed: Architecture, variant_name: str | None) -> Architecture
     named = VARIANTS.get(variant_name or "")
     if named is None or deployed.block != PAPERS_BLOCK:
         return deployed
-    same = replace(named.architecture, block=deployed.block, auxiliary_heads=False) == deployed
+    plain = replace(deployed, adaptation=PUBLISHED)
+    same = replace(named.architecture, block=deployed.block, auxiliary_heads=False) == plain
     return replace(deployed, block=named.architecture.block) if same else deployed

@@ -57,6 +57,9 @@ class Source(Protocol):
     def pixels(self, item: Any, channels: int) -> Any:
         """Any other image: (H, W, channels) uint8."""
 
+    def check_channels(self, channels: int) -> None:
+        """Raises FileError if there are no images of so many channels."""
+
 
 def steps_per_epoch(source: Source, batch_size: int) -> int:
     """Whole batches in one pass; which images are left out differs from pass to pass.
@@ -91,6 +94,7 @@ def training_batches(
     Raises:
         InputError: if there are fewer images than one batch, or it cannot be divided.
     """
+    source.check_channels(preprocessing.channels)
     plan = Plan(len(source), batch_size, seed, first_step, last_step, share or Share())
     mixing.check_pairs(augmentation, plan)
     side, channels, classes = preprocessing.crop, preprocessing.channels, len(source.class_names)
@@ -158,6 +162,7 @@ def evaluation_batches(
     Raises:
         InputError: if the batch cannot be divided.
     """
+    source.check_channels(preprocessing.channels)
     share = share or Share()
     local = share.of(batch_size)
     everything = np.arange(len(source))

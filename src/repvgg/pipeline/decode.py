@@ -31,9 +31,13 @@ MARGIN = 2
 
 
 def with_channels(pixels: Any, channels: int) -> Any:
-    """(H, W, 3) uint8 as it is, or as grey (H, W, 1) where `channels` is 1."""
+    """(H, W, 3) uint8 as it is, as grey (H, W, 1), or with a fourth channel of 255, as Pillow makes them."""
     if channels == 3:
         return pixels
+    if channels == 4:
+        return tf.concat(
+            [pixels, tf.fill(tf.concat([tf.shape(pixels)[:2], [1]], axis=0), tf.constant(255, tf.uint8))], -1
+        )
     # Pillow's integer arithmetic. A grey JPEG has three equal channels here and comes out as it was.
     weighted = tf.reduce_sum(tf.cast(pixels, tf.int32) * tf.constant([19595, 38470, 7471]), axis=-1, keepdims=True)
     return tf.cast(tf.bitwise.right_shift(weighted + 0x8000, 16), tf.uint8)

@@ -75,6 +75,9 @@ class FolderSource:
         """The bytes of a plain file."""
         return tf.io.read_file(item["path"])
 
+    def check_channels(self, channels: int) -> None:
+        """Files have whatever channels they are asked for."""
+
     def pixels(self, item: Any, channels: int) -> Any:
         """Any other file, read by Pillow: (H, W, channels) uint8."""
 

@@ -33,7 +33,7 @@ def apply(image: Any, which: Any, strength: Any, fill: float) -> Any:
     """Operation number `which` of `OPERATIONS` on (S, S, C) float32."""
 
     def branch(operation: Operation) -> Callable[[], Any]:
-        return lambda: tf.ensure_shape(operation(image, strength, fill), image.shape)
+        return lambda: tf.ensure_shape(_on_colours(operation, image, strength, fill), image.shape)
 
     return tf.switch_case(which, [branch(operation) for operation in OPERATIONS])
 
@@ -139,6 +139,17 @@ OPERATIONS: tuple[Operation, ...] = (
     equalize,
     invert,
 )
+
+
+MOVING = frozenset({identity, shear_x, shear_y, translate_x, translate_y, rotate})
+"""Operations that move pixels, and with them all their channels."""
+
+
+def _on_colours(operation: Operation, image: Any, strength: Any, fill: float) -> Any:
+    """The operation; what changes colours leaves a fourth channel alone, which is none."""
+    if image.shape[-1] <= 3 or operation in MOVING:
+        return operation(image, strength, fill)
+    return tf.concat([operation(image[..., :3], strength, fill), image[..., 3:]], axis=-1)
 
 
 def _affine(image: Any, matrix: list[Any], shift: list[Any], fill: float) -> Any:

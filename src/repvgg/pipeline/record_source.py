@@ -44,12 +44,14 @@ class RecordSource:
         labels: (N,) int32, in the order of the records.
         shards: the files.
         plain: (N,) truth values, True for what is a JPEG file as it was; others are PNG.
+        has_fourth: whether fourth channels were kept; shards of version 0.1 have none.
     """
 
     class_names: tuple[str, ...]
     labels: np.ndarray
     shards: tuple[Shard, ...]
     plain: np.ndarray
+    has_fourth: bool = True
 
     @staticmethod
     def recognizes(folder: str | Path) -> bool:
@@ -71,7 +73,8 @@ class RecordSource:
             if index["repvgg_records"] != VERSION:
                 raise FileError(f"The shards in '{folder}' were written by a newer version of repvgg. Upgrade it.")
             names = tuple(str(name) for name in index["class_names"])
-            splits = {str(name): _split(folder, names, split) for name, split in index["splits"].items()}
+            fourth = index.get("fourth_channel") is True
+            splits = {str(name): _split(folder, names, split, fourth) for name, split in index["splits"].items()}
         except FileError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
@@ -119,7 +122,17 @@ class RecordSource:
 
     def pixels(self, item: Any, channels: int) -> Any:
         """Any other image: (H, W, channels) uint8."""
+        if channels == 4:
+            return tf.io.decode_png(item["content"], channels=4)
         return with_channels(tf.io.decode_png(item["content"], channels=3), channels)
+
+    def check_channels(self, channels: int) -> None:
+        """Raises FileError if images of so many channels were not kept."""
+        if channels == 4 and not self.has_fourth and not self.plain.all():
+            raise FileError(
+                f"The shards in '{self.shards[0].path.parent}' were written without the images' fourth channel, and "
+                "the network takes 4. Write them again with `repvgg shard`."
+            )
 
     def _files(self) -> Any:
         # File names need not be valid Unicode; their bytes always open them.
@@ -154,14 +167,14 @@ def _parsed(record: Any) -> tuple[Any, Any]:
     return item, tf.cast(fields[FIELDS["label"]], tf.int32)
 
 
-def _split(folder: Path, class_names: tuple[str, ...], split: dict[str, Any]) -> RecordSource:
+def _split(folder: Path, class_names: tuple[str, ...], split: dict[str, Any], fourth: bool) -> RecordSource:
     labels = np.asarray(split["labels"], np.int32)
     plain = np.ones(len(labels), bool)
     plain[np.asarray(split["png"], np.int64)] = False
     shards = tuple(Shard(folder / shard["file"], int(shard["images"]), int(shard["size"])) for shard in split["shards"])
     if sum(shard.images for shard in shards) != len(labels) or not ((labels >= 0) & (labels < len(class_names))).all():
         raise FileError(f"'{folder / INDEX}' contradicts itself. Write the shards again.")
-    return RecordSource(class_names, labels, shards, plain)
+    return RecordSource(class_names, labels, shards, plain, fourth)
 
 
 def _check(shard: Shard) -> None:

@@ -54,8 +54,8 @@ def write_records(
     """Writes a folder of shards, which `RecordSource.open` reads.
 
     Plain JPEG files are stored as they are, byte for byte. All others become PNG, without loss after Pillow has read
-    them and turned them upright, so that reading needs no Pillow. The images of `train` are shuffled once, the others
-    keep their order.
+    them and turned them upright, and with a fourth channel if they have one, so that reading needs no Pillow. The
+    images of `train` are shuffled once, the others keep their order.
 
     Args:
         splits: `train` and `val`, as they were scanned.
@@ -75,7 +75,12 @@ def write_records(
     names = {report.images.class_names for report in splits.values()}
     if len(names) != 1:
         raise InputError("All splits need the same classes.")
-    index: dict[str, Any] = {"repvgg_records": VERSION, "class_names": list(names.pop()), "splits": {}}
+    index: dict[str, Any] = {
+        "repvgg_records": VERSION,
+        "fourth_channel": True,
+        "class_names": list(names.pop()),
+        "splits": {},
+    }
     with atomic_output(output) as folder:
         folder.mkdir()
         for name, report in splits.items():
@@ -127,7 +132,7 @@ def _record(images: LabelledImages, position: int, *, plain: bool) -> bytes:
         content = path.read_bytes()
     else:
         stream = io.BytesIO()
-        load_image(path).save(stream, "PNG")
+        _pixels(path).save(stream, "PNG")
         content = stream.getvalue()
     values = {
         "content": _bytes(content),
@@ -138,6 +143,12 @@ def _record(images: LabelledImages, position: int, *, plain: bool) -> bytes:
     features = tf.train.Features(feature={FIELDS[key]: value for key, value in values.items()})
     serialized: bytes = tf.train.Example(features=features).SerializeToString(deterministic=True)
     return serialized
+
+
+def _pixels(path: Path) -> Any:
+    """RGB, or RGBA if some pixel is not opaque: no shard grows by a channel that says nothing."""
+    image = load_image(path, 4)
+    return image if np.asarray(image.getchannel("A")).min() < 255 else image.convert("RGB")
 
 
 def _bytes(value: bytes) -> Any:

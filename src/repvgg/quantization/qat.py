@@ -8,7 +8,6 @@ import keras
 import numpy as np
 
 from repvgg.base.errors import InputError
-from repvgg.base.metadata import get_metadata, set_metadata
 from repvgg.blocks.layers import BatchNorm, ReparameterizableBlock, SinglePath
 from repvgg.blocks.rounded import (
     QUANTIZED,
@@ -22,8 +21,8 @@ from repvgg.blocks.rounded import (
 )
 from repvgg.conversion.reparameterization import without_auxiliary_outputs
 from repvgg.conversion.self_check import check_block
-from repvgg.models.functional_graph import Functional
-from repvgg.models.layers import all_layers
+from repvgg.models.layers import Functional, all_layers, require_float_weights
+from repvgg.models.metadata import get_metadata, set_metadata
 from repvgg.quantization.qat_scales import LayerScales, QuantizationScales
 from repvgg.runners.keras import to_numpy
 
@@ -80,6 +79,7 @@ def prepare_qat(
             f"'{getattr(model, 'name', model)}' is no built functional or Sequential model, so its layers cannot be "
             "replaced by rounded ones."
         )
+    require_float_weights(model)
     layers = list(all_layers(model))
     if any(isinstance(layer, QUANTIZED) for layer in layers):
         raise InputError(f"'{model.name}' was prepared for quantization-aware training before.")

@@ -8,8 +8,8 @@ import keras
 import numpy as np
 
 from repvgg.base.errors import InputError
-from repvgg.base.metadata import get_metadata, set_metadata
 from repvgg.models.functional_graph import FunctionalGraph, TensorKey
+from repvgg.models.metadata import get_metadata, set_metadata
 from repvgg.runners.keras import to_numpy
 
 Tensor = Any

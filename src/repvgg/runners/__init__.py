@@ -65,6 +65,8 @@ def _ending(path: Path) -> str:
 def as_runner(network: Any, name: str = "network") -> Runner:
     """A `Runner` for a model, a path, a callable from images to logits, or a `Runner` itself.
 
+    A Keras model that calculates in 16 bits is run in float32, as which its weights are stored.
+
     Raises:
         InputError: for anything else.
     """
@@ -75,9 +77,10 @@ def as_runner(network: Any, name: str = "network") -> Runner:
     import keras
 
     if isinstance(network, keras.Model):
+        from repvgg.models.full_precision import in_full_precision
         from repvgg.runners.keras import KerasRunner
 
-        return KerasRunner(network)
+        return KerasRunner(in_full_precision(network))
     if callable(network):
         from repvgg.runners.function import FunctionRunner
 

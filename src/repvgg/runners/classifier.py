@@ -8,13 +8,14 @@ from repvgg.runners.runner import Runner, images_for, logits_of
 
 
 def preprocessing_of(runner: Runner) -> Preprocessing:
-    """How images are prepared for this network: what it carries, or ImageNet's way if it carries nothing.
+    """How images are prepared for this network: what it carries, or ImageNet's way if it carries nothing, in grey where
+    it takes one channel.
 
     Raises:
         InputError: if that does not fit the shape the network takes.
     """
-    preprocessing = runner.metadata.preprocessing or Preprocessing()
     height, width, channels = runner.input_shape
+    preprocessing = runner.metadata.preprocessing or Preprocessing.for_channels(channels or 3)
     expected = (height or preprocessing.crop, width or preprocessing.crop, channels or preprocessing.channels)
     actual = (preprocessing.crop, preprocessing.crop, preprocessing.channels)
     if expected != actual:

@@ -7,9 +7,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from repvgg.base.metadata import get_metadata
 from repvgg.blocks.layers import AuxiliaryClassifier, ReparameterizableBlock, SinglePath, recorded_inputs
+from repvgg.models.full_precision import in_full_precision
 from repvgg.models.layers import all_layers
+from repvgg.models.metadata import get_metadata
 from repvgg.models.saving import load_model
 from repvgg.runners.runner import Runner, refuse_threads
 
@@ -34,14 +35,14 @@ class KerasRunner(Runner):
 
     @classmethod
     def load(cls, path: Path, threads: int | None = None) -> "KerasRunner":
-        """Reads a `.keras` file.
+        """Reads a `.keras` file; one of mixed precision is run in float32, as which its weights are stored.
 
         Raises:
             FileError: if it is damaged.
             InputError: if `threads` are asked for.
         """
         refuse_threads(path, threads)
-        return cls(load_model(path), name=path.name)
+        return cls(in_full_precision(load_model(path)), name=path.name)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         outputs = self.outputs(images)

@@ -125,7 +125,9 @@ def images_for(runner: Runner, images: np.ndarray, preprocessing: Preprocessing 
     """
     if (images.dtype == np.uint8) == runner.takes_uint8:
         return images
-    preprocessing = preprocessing or runner.metadata.preprocessing or Preprocessing()
+    preprocessing = (
+        preprocessing or runner.metadata.preprocessing or Preprocessing.for_channels(runner.input_shape[2] or 3)
+    )
     if images.shape[-1] != preprocessing.channels:
         raise InputError(
             f"The images have {images.shape[-1]} channels, and the preprocessing of '{runner.name}' is for "

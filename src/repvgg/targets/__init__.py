@@ -10,15 +10,6 @@ from pathlib import Path
 from repvgg.base.errors import InputError
 from repvgg.base.metadata import Preprocessing
 
-TOLERANCES: Mapping[str, float] = {
-    # Other kernels, another order of summation, nothing else.
-    "float32": 1e-4,
-    # Each weight is rounded to 11 bits, by up to 4.9e-4 of itself, and calculated with in float32. Roundings are as
-    # often up as down: the networks of the table are off by 1e-4 to 1e-3 (benchmarks/export_all.py).
-    "float16": 5e-3,
-}
-"""Relative error up to which an artifact of a precision is kept."""
-
 
 @dataclass(frozen=True)
 class Target:

@@ -9,10 +9,12 @@ from rich.console import Console
 from rich.table import Table
 
 from repvgg.base.errors import VerificationError
-from repvgg.base.metadata import Preprocessing, get_metadata, set_metadata
+from repvgg.base.metadata import Preprocessing
 from repvgg.base.progress import working
 from repvgg.conversion import reparameterize
 from repvgg.evaluation.metrics import Tally
+from repvgg.models.full_precision import in_full_precision
+from repvgg.models.metadata import get_metadata, set_metadata
 from repvgg.models.saving import save_model
 from repvgg.pipeline import evaluation_batches
 from repvgg.runners.keras import KerasRunner
@@ -63,10 +65,11 @@ def finish(
     """
     with working(console, "converting"):
         deployed = reparameterize(network)
-        report = verify(network, deployed, rtol=RTOL)
+        trained = in_full_precision(network)
+        report = verify(trained, deployed, rtol=RTOL)
     with working(console, "comparing", len(validation), unit="images") as work:
         comparison = compare(
-            KerasRunner(network), KerasRunner(deployed), validation, progress.best_epoch or 0, advance=work.advance
+            KerasRunner(trained), KerasRunner(deployed), validation, progress.best_epoch or 0, advance=work.advance
         )
     outcome = comparison.outcome
     if not report.passed or outcome.relative_difference > RTOL:

@@ -81,6 +81,6 @@ def _mistakes(figure: Any, mistakes: Sequence[tuple[np.ndarray, str, str, float]
     for axes, (image, true, predicted, probability) in zip(
         figure.subplots(1, len(mistakes), squeeze=False)[0], mistakes, strict=True
     ):
-        axes.imshow(image if image.shape[-1] == 3 else image[..., 0], cmap="gray", vmin=0, vmax=1)
+        axes.imshow(image[..., 0] if image.shape[-1] == 1 else image[..., :3], cmap="gray", vmin=0, vmax=1)
         axes.set_title(f"{true}\ntaken for {predicted}\n{probability:.0%}", fontsize=8, color=RED)
         axes.set_axis_off()

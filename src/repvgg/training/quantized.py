@@ -9,11 +9,12 @@ from rich.console import Console
 from rich.table import Table
 
 from repvgg.base.dependencies import require
-from repvgg.base.metadata import Preprocessing, set_metadata
+from repvgg.base.metadata import Preprocessing
 from repvgg.base.progress import working
 from repvgg.checkpoints import load_checkpoint
 from repvgg.data.augmentation import Augmentation
 from repvgg.models.layers import all_layers
+from repvgg.models.metadata import set_metadata
 from repvgg.models.saving import save_model
 from repvgg.pipeline import evaluation_batches, training_batches
 from repvgg.quantization.calibration import COUNT

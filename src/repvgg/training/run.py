@@ -13,9 +13,10 @@ import keras
 from rich.console import Console
 
 from repvgg.base.errors import InputError
-from repvgg.base.metadata import Preprocessing, get_metadata, set_metadata
+from repvgg.base.metadata import Preprocessing
 from repvgg.base.progress import working
 from repvgg.checkpoints.zoo import create_model
+from repvgg.models.metadata import get_metadata, set_metadata
 from repvgg.models.saving import load_model, save_model
 from repvgg.pipeline import Share, steps_per_epoch, training_batches
 from repvgg.runners.runner import Runner
@@ -128,6 +129,7 @@ def train(
         model = start.network
         teacher = model if teacher is None and chosen.distill else teacher
     tutor = teacher_for(teacher, chosen)
+    crops, views = _preprocessing(model, chosen)
     share = this_share()
     writes = share.index == 0
     settings = _settings(data, model, chosen, weights, tutor, seed, holdout, dtype)
@@ -152,7 +154,6 @@ def train(
     prepare_machine()
     keras.utils.set_random_seed(seed)
     with all_devices() as devices:
-        crops, views = _preprocessing(model, chosen)
         if tutor is not None:
             check_teacher(tutor, inputs.training.class_names, crops)
         if start is not None:
@@ -341,11 +342,18 @@ def _settings(
 def _preprocessing(model: Any, recipe: Recipe) -> tuple[Preprocessing, Preprocessing]:
     """Of training images, which are cropped at random, and of those the network is measured with."""
     carried = None if isinstance(model, str) else get_metadata(model).preprocessing
+    channels = 3 if isinstance(model, str) else model.inputs[0].shape[-1]
+    if carried is not None and carried.channels != channels:
+        raise InputError(
+            f"'{model.name}' takes images of {channels} channels, and carries preprocessing for {carried.channels}. "
+            "Set it with repvgg.set_metadata(model, preprocessing=repvgg.Preprocessing(...))."
+        )
     if recipe.size is None:
         if carried is None:
             raise InputError("This recipe has no image size of its own, and the network carries none. Give `size`.")
         return carried, carried
-    colours = {"mean": carried.mean, "std": carried.std} if carried is not None else {}
+    usual = carried or Preprocessing.for_channels(channels)
+    colours = {"mean": usual.mean, "std": usual.std}
     side = recipe.test_size or recipe.size
     # A larger test size is the whole image, as the official repository tests RepVGGplus.
     resize = side if recipe.test_size is not None else round(side / EVALUATION_SHARE)

@@ -14,6 +14,7 @@ from repvgg.base.errors import InputError
 from repvgg.base.metadata import Preprocessing
 from repvgg.blocks.layers import ReparameterizableBlock
 from repvgg.conversion import reparameterize
+from repvgg.models.full_precision import in_full_precision
 from repvgg.models.layers import all_layers
 from repvgg.runners.classifier import class_logits, softmax
 from repvgg.runners.keras import KerasRunner
@@ -45,9 +46,9 @@ def as_runner(teacher: Any) -> Runner:
 
 
 def in_deploy_form(model: Any) -> Any:
-    """The model, converted if there is a block to convert."""
+    """The model in float32, converted if there is a block to convert."""
     converts = any(isinstance(layer, ReparameterizableBlock) for layer in all_layers(model))
-    return reparameterize(model) if converts else model
+    return reparameterize(model) if converts else in_full_precision(model)
 
 
 def check_teacher(teacher: Runner, class_names: tuple[str, ...], crops: Preprocessing) -> None:

@@ -2,6 +2,16 @@
 
 from repvgg.verification.compare import Difference, difference, differences, worst
 from repvgg.verification.report import BlockRow, VerificationReport
-from repvgg.verification.run import verify
+from repvgg.verification.run import TOLERANCES, verify, verify_logits
 
-__all__ = ["BlockRow", "Difference", "VerificationReport", "difference", "differences", "verify", "worst"]
+__all__ = [
+    "TOLERANCES",
+    "BlockRow",
+    "Difference",
+    "VerificationReport",
+    "difference",
+    "differences",
+    "verify",
+    "verify_logits",
+    "worst",
+]

@@ -9,10 +9,21 @@ from repvgg.base.errors import InputError
 from repvgg.base.metadata import Preprocessing
 from repvgg.runners import as_runner
 from repvgg.runners.classifier import filled_up, log_softmax
+from repvgg.runners.recorded import RecordedRunner
 from repvgg.runners.runner import Runner, check_images, images_for, logits_of
 from repvgg.verification.compare import Difference, difference, differences, top1_matches, worst
 from repvgg.verification.probes import probe_images
 from repvgg.verification.report import BlockRow, VerificationReport
+
+TOLERANCES: Mapping[str, float] = {
+    # 800 roundings of float32: what a different order of summation in a deep network can cause, and far below any
+    # mistake in folding or padding.
+    "float32": 1e-4,
+    # Each weight is rounded to 11 bits, by up to 4.9e-4 of itself, and calculated with in float32. Roundings are as
+    # often up as down: the networks of the table are off by 1e-4 to 1e-3 (benchmarks/export_all.py).
+    "float16": 5e-3,
+}
+"""Relative error up to which two forms agree, by the precision in which weights are stored."""
 
 BATCH = 32
 LEAST = float(np.log(np.finfo(np.float32).tiny))
@@ -22,7 +33,7 @@ BLOCK_IMAGES = 4
 """Block rows need few images, and the inputs of all blocks are held in memory."""
 
 
-def verify(reference: Any, candidate: Any, images: Any = None, rtol: float = 1e-4) -> VerificationReport:
+def verify(reference: Any, candidate: Any, images: Any = None, rtol: float | None = None) -> VerificationReport:
     """Compares two forms of one network.
 
     Both run in inference mode, whatever mode or form they are in. A network that normalizes pixels itself gets pixels;
@@ -32,8 +43,8 @@ def verify(reference: Any, candidate: Any, images: Any = None, rtol: float = 1e-
         reference, candidate: each a `keras.Model`, a path to a file, a callable from images to logits, or a `Runner`.
         images: preprocessed images (N, H, W, C), or pixels in uint8 where one of the two takes these; probe inputs of
             an even and an odd size if None.
-        rtol: relative error up to which the candidate passes. 1e-4 is some 800 roundings of float32: what a different
-            order of summation in a deep network can cause, and far below any mistake in folding or padding.
+        rtol: relative error up to which the candidate passes. If None that of the coarser of the precisions in which
+            the two are stored: 1e-4, or 5e-3 for an artifact in float16 (`TOLERANCES`).
 
     Raises:
         InputError: if the two cannot be run on the same images.
@@ -49,6 +60,7 @@ def verify(reference: Any, candidate: Any, images: Any = None, rtol: float = 1e-
         if images is None
         else [check_images(check_images(_as_images(images, first, second), first), second)]
     )
+    limit = max(_tolerance(first), _tolerance(second)) if rtol is None else rtol
     preprocessing = _pixels_normalized_by(first, second)
     probabilities = first.gives_probabilities or second.gives_probabilities
     found: dict[str, Difference] = {}
@@ -71,11 +83,38 @@ def verify(reference: Any, candidate: Any, images: Any = None, rtol: float = 1e-
         max_relative_error=largest.relative,
         max_absolute_error=largest.absolute,
         top1_agreement=matches / count if classifies else None,
-        rtol=rtol,
+        rtol=limit,
         images=count,
         image_shapes=tuple(batch.shape for batch in batches),
         blocks=_block_rows(first, second, images_for(first, batches[0][:BLOCK_IMAGES], preprocessing)),
     )
+
+
+def verify_logits(network: Any, images: Any, logits: Any, rtol: float | None = None) -> VerificationReport:
+    """Compares a network with logits that another program gave for a few images.
+
+    That is how to see whether a checkpoint was loaded as what it is: strides, dilation and epsilon are not in it.
+
+    Args:
+        network: as for `verify`.
+        images: as the other program got them, (N, H, W, C).
+        logits: what it gave, (N, classes).
+        rtol: as for `verify`.
+
+    Raises:
+        InputError: if images or logits do not fit each other or the network.
+
+    Example:
+        >>> verify_logits(model, images, logits).passed
+        True
+    """
+    recorded = RecordedRunner(np.asarray(images), np.asarray(logits))
+    return verify(recorded, network, recorded.images, rtol)
+
+
+def _tolerance(side: Runner) -> float:
+    # An INT8 artifact is judged by its classes (`repvgg.evaluate`); its numbers are compared as those of any other.
+    return TOLERANCES.get(side.metadata.precision, TOLERANCES["float32"])
 
 
 def _pixels_normalized_by(first: Runner, second: Runner) -> Preprocessing | None:

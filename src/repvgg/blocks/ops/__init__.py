@@ -78,7 +78,8 @@ def batch_norm_training(
     by n - 1), as in PyTorch.
     """
     operation = _backend_operation("batch_norm_training")
-    return Normalized(*operation(inputs, gamma, beta, mean, variance, momentum, epsilon, data_format))
+    parameters = _at_least_float32(gamma, beta, mean, variance)
+    return Normalized(*operation(inputs, *parameters, momentum, epsilon, data_format))
 
 
 def batch_norm_inference(
@@ -92,7 +93,17 @@ def batch_norm_inference(
     data_format: str = "channels_last",
 ) -> Tensor:
     """Normalizes with given statistics."""
-    return _backend_operation("batch_norm_inference")(inputs, gamma, beta, mean, variance, epsilon, data_format)
+    parameters = _at_least_float32(gamma, beta, mean, variance)
+    return _backend_operation("batch_norm_inference")(inputs, *parameters, epsilon, data_format)
+
+
+def _at_least_float32(*parameters: Tensor) -> list[Tensor]:
+    """Fused normalization takes 16-bit images with parameters in 32 bits, whatever these are stored in."""
+    half = ("float16", "bfloat16")
+    return [
+        keras.ops.cast(part, "float32") if keras.backend.standardize_dtype(part.dtype) in half else part
+        for part in parameters
+    ]
 
 
 def gradients(function: Callable[[list[Tensor]], Tensor], tensors: list[Tensor]) -> list[Tensor]:

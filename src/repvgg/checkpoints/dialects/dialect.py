@@ -50,6 +50,11 @@ class Dialect:
             result[name] = f"{block_prefix(stage, index)}{self._canonical_parts[match['part']]}.{match['leaf']}"
         return result
 
+    def knows_block(self, name: str) -> bool:
+        """Whether `name` is that of a tensor in a block."""
+        match = self._pattern.fullmatch(name)
+        return match is not None and match["part"] is not None
+
     def from_canonical(self, names: Collection[str]) -> dict[str, str]:
         """This dialect's names by canonical names.
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from repvgg.base.metadata import Metadata, set_metadata
+from repvgg.base.metadata import Metadata
+from repvgg.models.metadata import set_metadata
 from repvgg.models.saving import save_model
 from repvgg.targets import Settings
 

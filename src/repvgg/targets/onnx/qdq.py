@@ -15,7 +15,8 @@ import numpy as np
 from repvgg.base.dependencies import require
 from repvgg.base.errors import InputError, VerificationError
 from repvgg.base.files import atomic_output, refuse_existing
-from repvgg.base.metadata import Metadata, get_metadata
+from repvgg.base.metadata import Metadata
+from repvgg.models.metadata import get_metadata
 from repvgg.quantization.qat import simulate
 from repvgg.quantization.qat_scales import LayerScales, QuantizationScales
 from repvgg.runners import load_runner

@@ -9,7 +9,7 @@ import numpy as np
 
 from repvgg.base.dependencies import require
 from repvgg.base.errors import FileError
-from repvgg.base.metadata import Metadata
+from repvgg.base.metadata import CHANNELS, Metadata
 from repvgg.runners.runner import Runner, as_input
 
 METADATA_KEY = "repvgg"
@@ -35,7 +35,7 @@ class OnnxRunner(Runner):
         self._dtype = _TYPES[self._input.type]
         self._outputs = [output.name for output in session.get_outputs()]
         batch, *sides = (size if isinstance(size, int) else None for size in self._input.shape)
-        self._channels_first = sides[0] in (1, 3) or sides[2] not in (1, 3)
+        self._channels_first = sides[0] in CHANNELS or sides[2] not in CHANNELS
         self.batch_size = batch
         self.input_shape = (sides[1], sides[2], sides[0]) if self._channels_first else (sides[0], sides[1], sides[2])
         custom = session.get_modelmeta().custom_metadata_map

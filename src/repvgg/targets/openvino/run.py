@@ -10,7 +10,7 @@ import numpy as np
 from repvgg.base.dependencies import require
 from repvgg.base.errors import FileError
 from repvgg.base.files import require_file
-from repvgg.base.metadata import Metadata
+from repvgg.base.metadata import CHANNELS, Metadata
 from repvgg.runners.runner import Runner, as_input
 
 METADATA_PATH = ["repvgg", "metadata"]
@@ -32,7 +32,7 @@ class OpenVINORunner(Runner):
         self._input = compiled.inputs[0]
         self._dtype = _TYPES[self._input.get_element_type().get_type_name()]
         batch, *sides = _shape(self._input)
-        self._channels_first = sides[0] in (1, 3) or sides[2] not in (1, 3)
+        self._channels_first = sides[0] in CHANNELS or sides[2] not in CHANNELS
         self.batch_size = batch
         self.input_shape = (sides[1], sides[2], sides[0]) if self._channels_first else (sides[0], sides[1], sides[2])
         self.metadata = replace(metadata, input="uint8") if self._dtype is np.uint8 else metadata

@@ -1,0 +1,55 @@
+"""`import repvgg` is enough for Keras to load what it saved, and does not import Keras."""
+
+from pathlib import Path
+
+import pytest
+
+from helpers import run_python, small_network
+from repvgg.models.backbone import RepVGGBackbone
+
+CLASSES = {"repvgg>RepVGGBlock", "repvgg>RepVGGBackbone", "repvgg>FakeQuantization", "repvgg.compat>RepVGGBlock"}
+
+LOADING = """
+import sys
+{imports}
+import keras
+classes = set(keras.saving.get_custom_objects())
+missing = {classes} - classes
+assert not missing, missing
+for path in sys.argv[1:]:
+    print(type(keras.models.load_model(path)).__name__)
+"""
+
+ORDERS = {
+    "before keras": "import repvgg; assert 'keras' not in sys.modules",
+    "after keras": "import keras; import repvgg",
+    # One of our own modules is the first to import Keras, while its package is half imported.
+    "by the blocks": "import repvgg.blocks.base",
+    "by the models": "import repvgg.models.layers",
+    "by a runner": "from repvgg.runners.keras import KerasRunner",
+    "by a public name": "from repvgg import RepVGG",
+}
+
+
+@pytest.mark.parametrize(
+    "order", [pytest.param(order, marks=[] if "keras" in order else pytest.mark.full) for order in ORDERS]
+)
+def test_keras_finds_the_classes(order: str, tmp_path: Path) -> None:
+    small_network().save(tmp_path / "train.keras")
+    RepVGGBackbone([1, 1, 1, 1], [0.125] * 4).save(tmp_path / "backbone.keras")
+    code = LOADING.format(imports=ORDERS[order], classes=CLASSES)
+    loaded = run_python(code, tmp_path / "train.keras", tmp_path / "backbone.keras")
+    assert loaded.split() == ["Functional", "RepVGGBackbone"]
+
+
+@pytest.mark.full
+def test_whichever_module_imports_keras_first() -> None:
+    """Every module that a backbone is made of, each the first in its process."""
+    modules = "import sys, repvgg.models.backbone; print(*[name for name in sys.modules if name.startswith('repvgg.')])"
+    for name in run_python(modules).split():
+        run_python(LOADING.format(imports=f"import {name}", classes=CLASSES))
+
+
+def test_a_backend_that_blocks_do_not_run_on_can_still_be_imported() -> None:
+    code = "import os; os.environ['KERAS_BACKEND'] = 'numpy'; import repvgg, keras; print(keras.backend.backend())"
+    assert run_python(code).split() == ["numpy"]
