@@ -45,7 +45,12 @@ def calibrated(model: Any, images: Array = IMAGES, **options: Any) -> Any:
 
 
 @cache
-def finished(kind: str = "RepVGGBlock", *, per_channel: bool = False) -> tuple[Any, Any, QuantizationScales]:
-    """A prepared tiny network, what it is handed over as, and its grids. Nobody may change them."""
-    prepared = calibrated(tiny(kind), per_channel=per_channel)
+def finished(
+    kind: str = "RepVGGBlock", *, per_channel: bool = False, weight_bits: int = 7
+) -> tuple[Any, Any, QuantizationScales]:
+    """A prepared tiny network, what it is handed over as, and its grids. Nobody may change them.
+
+    Kernels of 7 bits are right on every processor.
+    """
+    prepared = calibrated(tiny(kind), per_channel=per_channel, weight_bits=weight_bits)
     return prepared, *finish_qat(prepared)

@@ -283,7 +283,7 @@ def test_what_is_handed_over(per_channel: bool) -> None:
     assert set(scales.layers) == LAYERS
     grid = scales.layers["third"]
     largest = np.abs(kernel).max(axis=(0, 1, 2)) if per_channel else np.abs(kernel).max(keepdims=True).ravel()
-    np.testing.assert_allclose(grid.weight or (), largest / 127, rtol=1e-6)
+    np.testing.assert_allclose(grid.weight or (), largest / 63, rtol=1e-6)
     assert grid.input_zero_point == 0  # what comes out of a ReLU
     assert 0 < scales.layers["first"].input_zero_point < 255
     assert scales.layers["pool"].weight is None

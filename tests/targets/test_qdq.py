@@ -15,6 +15,7 @@ from helpers import (
 )
 from prepared import IMAGES, both_grids, calibrated, finished, tiny
 from repvgg.base.errors import InputError, OutputExistsError, VerificationError
+from repvgg.base.processor import overflows
 from repvgg.blocks import BLOCKS
 from repvgg.models.metadata import get_metadata, set_metadata
 from repvgg.quantization.qat import finish_qat
@@ -25,6 +26,7 @@ from repvgg.targets.onnx.qdq import export_qdq
 pytestmark = pytest.mark.processor
 
 
+@pytest.mark.processor
 @both_grids
 @pytest.mark.parametrize("kind", BLOCKS)
 def test_the_file_in_integers(tmp_path: Path, kind: str, per_channel: bool) -> None:
@@ -40,6 +42,19 @@ def test_the_file_in_integers(tmp_path: Path, kind: str, per_channel: bool) -> N
     kinds = {constant.name: constant.data_type for constant in proto.graph.initializer}
     assert kinds["second/kernel/codes"] == onnx.TensorProto.INT8
     assert kinds["second/bias/codes"] == onnx.TensorProto.INT32
+    assert runner.metadata.precision == "int8"
+    assert runner.metadata.quantization == {
+        "scheme": f"trained in rounded numbers, {'per-channel' if per_channel else 'per-tensor'} weights of 7 bits",
+        "processor": "portable",
+    }
+    largest = max(
+        np.abs(onnx.numpy_helper.to_array(one).astype(int)).max()
+        for one in proto.graph.initializer
+        if one.name.endswith("/kernel/codes")
+    )
+    assert largest == 63
+    # No pair of products can leave 16 bits, whatever the images are.
+    assert 2 * 255 * largest < 2**15
     assert not [name for name in kinds if name.endswith(("/kernel", "/bias"))]
     # ONNX Runtime finds the patterns it has integer kernels for, from the first block to the last.
     options = runtime.SessionOptions()
@@ -61,6 +76,7 @@ def assert_same_answers(expected: Array, found: Array) -> None:
     np.testing.assert_array_equal(expected.argmax(1)[clear], found.argmax(1)[clear])
 
 
+@pytest.mark.processor
 @both_grids
 def test_openvino_runs_it(tmp_path: Path, per_channel: bool) -> None:
     openvino = pytest.importorskip("openvino")
@@ -92,10 +108,28 @@ def test_a_bias_that_would_not_fit_gets_a_coarser_grid(tmp_path: Path) -> None:
     model = repvgg.reparameterize(tiny())
     kernel = model.get_layer("second").kernel
     kernel.assign(to_numpy(kernel) * np.array([1, 1, 1, 1e-12, 1, 1, 1, 1]))
-    prepared = calibrated(model, per_channel=True)
+    prepared = calibrated(model, per_channel=True, weight_bits=7)
     deployed, scales = finish_qat(prepared)
     qdq.write(deployed, scales, tmp_path / "int8.onnx", get_metadata(deployed))
     assert_same_answers(infer(prepared, IMAGES), repvgg.load_runner(tmp_path / "int8.onnx")(IMAGES))
+
+
+@pytest.mark.skipif(overflows(), reason="products of 8 bits may overflow on this processor")
+def test_kernels_of_8_bits_are_for_some_processors(tmp_path: Path) -> None:
+    prepared, deployed, scales = finished(weight_bits=8)
+    assert export_qdq(deployed, scales, tmp_path / "int8.onnx").passed
+    runner = repvgg.load_runner(tmp_path / "int8.onnx")
+    assert_same_answers(infer(prepared, IMAGES), runner(IMAGES))
+    assert runner.metadata.quantization is not None
+    assert runner.metadata.quantization["processor"] == "vnni"
+
+
+def test_kernels_of_8_bits_cannot_be_proved_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REPVGG_PROCESSOR", "avx2")
+    _, deployed, scales = finished(weight_bits=8)
+    with pytest.raises(InputError, match=r"cannot be proved here.*weight_bits=7"):
+        export_qdq(deployed, scales, tmp_path / "int8.onnx")
+    assert not list(tmp_path.iterdir())
 
 
 def test_scales_and_models_that_do_not_belong_together(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import pytest
 from small_run import make_images, small_model, small_settings
 
 import repvgg
-from repvgg.base.errors import InputError
+from repvgg.base.errors import InputError, UnknownNameError
+from repvgg.base.processor import overflows
 from repvgg.cli import main
 from repvgg.quantization.qat_scales import QuantizationScales
 from repvgg.training.quantized import quantized_start
@@ -44,6 +45,11 @@ def test_from_a_trained_network_to_integers(data: Path, tmp_path: Path, per_chan
     assert abs(result.outcome.deployed_top1 - before.top1) <= 1 / 12
     scales = QuantizationScales.from_json((tmp_path / "run" / "scales.json").read_text())
     assert len(scales.layers["stage1_block0"].weight or ()) == (8 if per_channel else 1)
+    # Right on every processor.
+    assert scales.weight_bits == 7
+    quantization = repvgg.load_runner(tmp_path / "run" / "int8.onnx").metadata.quantization
+    assert quantization is not None
+    assert quantization["processor"] == "portable"
     integers = repvgg.evaluate(tmp_path / "run" / "int8.onnx", data / "val")
     assert integers.top1 == result.outcome.deployed_top1
     deployed = repvgg.load_model(tmp_path / "run" / "deploy.keras")
@@ -63,6 +69,25 @@ def test_the_command(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert ended.value.code == 0
     assert (tmp_path / "run" / "int8.onnx").exists()
     assert (tmp_path / "run" / "scales.json").exists()
+
+
+def test_processors(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repvgg.save_model(small_model(), tmp_path / "trained.keras")
+    monkeypatch.setattr("repvgg.training.quantized.overflows", lambda: False)
+    assert quantized_start(tmp_path / "trained.keras", per_channel=True, processor="vnni").weight_bits == 8
+    # A run goes on with the grids it was begun with.
+    start = quantized_start(tmp_path / "trained.keras", per_channel=True)
+    assert start.describe() == "per-channel weights of 7 bits"
+    monkeypatch.setenv("REPVGG_PROCESSOR", "avx2")
+    monkeypatch.setattr("repvgg.training.quantized.overflows", overflows)
+    with pytest.raises(InputError, match=r"cannot be run here, .*--processor portable"):
+        quantized_start(tmp_path / "trained.keras", per_channel=True, processor="vnni")
+    with pytest.raises(UnknownNameError, match="no kind of processor called 'arm'"):
+        quantized_start(tmp_path / "trained.keras", per_channel=True, processor="arm")
+    monkeypatch.setattr("sys.argv", ["repvgg", "train", str(data), "--processor", "vnni"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
 
 
 def test_a_network_without_preprocessing_needs_a_size(data: Path, tmp_path: Path) -> None:

@@ -17,6 +17,8 @@
         ├── LostProcessError        another process of the same training has gone
         └── InterruptedTrainingError    it was asked to stop, and its state is saved
 
+    ProcessorWarning    an INT8 file that was made for other processors than this one (a UserWarning)
+
 Each message says what happened, what was expected, and how to go on.
 """
 
@@ -122,3 +124,7 @@ class AccuracyError(VerificationError):
     def __init__(self, message: str, report: object) -> None:
         super().__init__(message)
         self.report = report
+
+
+class ProcessorWarning(UserWarning):
+    """An INT8 file that was made for other processors than this one."""

@@ -112,7 +112,8 @@ class Metadata:
         input: what the network takes; "uint8" if it normalizes by `preprocessing` itself.
         output: what its one output is.
         precision: what its weights are stored in.
-        quantization: of an INT8 artifact: its scheme, and accuracy and agreement with the network in float32.
+        quantization: of an INT8 artifact: its scheme, the `processor` it was made for, and accuracy and agreement with
+            the network in float32.
     """
 
     variant: str | None = None

@@ -51,6 +51,12 @@ class Precision:
         if self.calibration_batches < 1:
             raise InputError(f"`calibration_batches` is at least 1. Received: {self.calibration_batches!r}.")
 
+    @property
+    def weight_levels(self) -> int:
+        """Steps of a kernel's grid, from 0 to the largest weight."""
+        levels: int = 2 ** (self.weight_bits - 1) - 1
+        return levels
+
     @classmethod
     def of(cls, settings: "Precision | Mapping[str, Any]") -> "Precision":
         """From itself, or from what a configuration holds."""
@@ -61,7 +67,7 @@ def weight_scale(kernel: Tensor, precision: Precision) -> Tensor:
     """Step of the kernel's grid, as (1, ..., 1, filters) or (1, ..., 1): the largest weight is the last point."""
     axes = tuple(range(len(kernel.shape) - (1 if precision.per_channel else 0)))
     largest = keras.ops.max(keras.ops.abs(keras.ops.stop_gradient(kernel)), axis=axes, keepdims=True)
-    levels = 2 ** (precision.weight_bits - 1) - 1
+    levels = precision.weight_levels
     return keras.ops.where(largest > 0, largest, float(levels)) / levels
 
 

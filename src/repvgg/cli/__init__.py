@@ -5,12 +5,13 @@ number for what a signal stopped.
 """
 
 import sys
-from typing import Annotated, NoReturn
+import warnings
+from typing import Annotated, NoReturn, TextIO
 
 import typer
 
 import repvgg
-from repvgg.base.errors import InputError, InterruptedTrainingError, TrainingError, VerificationError
+from repvgg.base.errors import InputError, InterruptedTrainingError, ProcessorWarning, TrainingError, VerificationError
 from repvgg.cli import (
     benchmark,
     convert,
@@ -65,6 +66,12 @@ def _options(
 
 def main() -> None:
     """Runs the command line; what a caller can mend is one sentence, never a traceback."""
+    with warnings.catch_warnings():
+        _show_as_sentences(ProcessorWarning)
+        _run()
+
+
+def _run() -> None:
     try:
         app()
     except InputError as error:
@@ -79,6 +86,26 @@ def main() -> None:
     except KeyboardInterrupt:
         error_console().print("Stopped.")
         _exit(130)
+
+
+def _show_as_sentences(own: type[Warning]) -> None:
+    """Shows warnings of this package's own as they are, without the line of code that gave them."""
+    others = warnings.showwarning
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, own):
+            error_console().print(f"[bold yellow]Warning:[/] {_escaped(str(message))}", soft_wrap=True, highlight=False)
+        else:
+            others(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = show
 
 
 def _fail(error: Exception, status: int) -> None:

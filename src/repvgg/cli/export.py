@@ -62,6 +62,12 @@ def command(
         str | None,
         typer.Option(help="For int8: naive, default, ladder, ... (docs/int8.md); what is good enough if not given."),
     ] = None,
+    processor: Annotated[
+        str | None,
+        typer.Option(
+            help="For int8: portable (the default; right on every processor), vnni (8 bits for x86 with VNNI), or this."
+        ),
+    ] = None,
     count: Annotated[
         int | None, typer.Option("--calibration-count", min=1, help="For int8: images at most; 256 by default.")
     ] = None,
@@ -78,14 +84,20 @@ def command(
     Example: repvgg export model.keras model.tflite --precision float16 --size 224
     """
     from repvgg.base.files import refuse_existing
+    from repvgg.base.processor import PORTABLE, get_processor
     from repvgg.cli.int8 import print_int8
     from repvgg.cli.progress import progress_bar
     from repvgg.cli.terminal import console, human_size, start_keras
     from repvgg.cli.verify import print_report
     from repvgg.targets import format_of
+    from repvgg.targets.int8 import INT8, require_faithful
 
     refuse_existing(output, force=force)
     target = target or format_of(output)
+    if processor is not None:
+        get_processor(processor)
+    if precision == INT8 and evaluation is not None:
+        require_faithful(target, processor or PORTABLE)
     image_size = _image_size(size)
     start_keras()
     from repvgg.checkpoints import load_checkpoint
@@ -106,6 +118,7 @@ def command(
             evaluation=evaluation,
             max_drop=max_drop,
             scheme=scheme,
+            processor=processor,
             calibration_count=count,
             seed=seed,
             picture=picture,

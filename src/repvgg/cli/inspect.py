@@ -7,17 +7,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from repvgg.base.errors import InputError
+from repvgg.cli.artifact import describe_artifact, is_artifact
 from repvgg.cli.networks import CHECKPOINT_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from rich.console import Console
 
     from repvgg.core.architecture import Architecture
     from repvgg.models.cost import BlockCost, Cost
 
 
 def command(
-    network: Annotated[str, typer.Argument(help="A variant such as RepVGG-A0, a .keras file, or a checkpoint.")],
+    network: Annotated[
+        str, typer.Argument(help="A variant such as RepVGG-A0, a .keras or exported file, or a checkpoint.")
+    ],
     size: Annotated[int | None, typer.Option(min=1, help="Pixels a side; the published size if not given.")] = None,
     classes: Annotated[int | None, typer.Option(min=1, help="Outputs of the classifier (variants only).")] = None,
     entry: Annotated[str | None, typer.Option(help="The entry of a checkpoint to look at, such as model_ema.")] = None,
@@ -29,13 +34,17 @@ def command(
     """A network's stages and blocks, training and deploy form side by side.
 
     Of a PyTorch checkpoint (.pth, .pt, .bin, .safetensors) also its names, form, element types and wrappers. No model
-    is built for that.
+    is built for that. Of an exported file (.onnx, .xml, .tflite, a SavedModel's folder) what it says of itself: its
+    input, and in INT8 the scheme, the processors it was made for, accuracy and agreement with float32.
 
     Example: repvgg inspect RepVGG-A0 --size 224
     """
     from repvgg.models.cost import count_cost
 
     path = Path(network)
+    if is_artifact(path):
+        _show_artifact(path, as_json=as_json, refused={"--size": size, "--classes": classes, "--entry": entry})
+        return
     is_checkpoint = path.suffix in CHECKPOINT_SUFFIXES or (path.is_file() and path.suffix != ".keras")
     for option, value in (("--entry", entry), ("--prefix", prefix)):
         if value is not None and not is_checkpoint:
@@ -57,6 +66,17 @@ def command(
         typer.echo(json.dumps(_as_json(title, cost, details), indent=1))
         return
     _print(title, architecture, cost, side, details)
+
+
+def _show_artifact(path: Path, *, as_json: bool, refused: dict[str, Any]) -> None:
+    for option, value in refused.items():
+        if value is not None:
+            raise InputError(f"{option} is not for exported files, and '{path}' is one.")
+    details = describe_artifact(path)
+    if as_json:
+        typer.echo(json.dumps({"name": path.name, **details}, indent=1))
+    else:
+        _print_details(details)
 
 
 def _of_file(path: Path) -> "tuple[str, Architecture, int | None, int, int, dict[str, Any]]":
@@ -150,14 +170,9 @@ def _as_json(title: str, cost: "Cost", details: dict[str, Any]) -> dict[str, Any
 
 def _print(title: str, architecture: "Architecture", cost: "Cost", side: int, details: dict[str, Any]) -> None:
     from rich import box
-    from rich.markup import escape
     from rich.table import Table
 
-    from repvgg.cli.terminal import console
-
-    out = console()
-    for name, value in details.items():
-        out.print(f"[bold]{name}[/]: {escape(str(value))}", soft_wrap=True)
+    out = _print_details(details)
     table = Table(
         title=f"{title} at {side} x {side} pixels",
         caption=_caption(architecture),
@@ -204,6 +219,17 @@ def _print(title: str, architecture: "Architecture", cost: "Cost", side: int, de
     total.add_row("convolutions and identities", str(branches), str(len(cost.blocks)))
     total.add_row("receptive field", f"{cost.receptive_field} px", f"{cost.receptive_field} px")
     out.print(total)
+
+
+def _print_details(details: dict[str, Any]) -> "Console":
+    from rich.markup import escape
+
+    from repvgg.cli.terminal import console
+
+    out = console()
+    for name, value in details.items():
+        out.print(f"[bold]{name}[/]: {escape(str(value))}", soft_wrap=True)
+    return out
 
 
 def _caption(architecture: "Architecture") -> str:

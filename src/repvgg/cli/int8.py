@@ -15,6 +15,7 @@ def print_int8(out: "Console", result: "Int8Result") -> None:
     """The attempts, the verdict, and, if they were looked at, the layers."""
     from rich.table import Table
 
+    from repvgg.base.processor import PROCESSORS
     from repvgg.cli.terminal import human_size
     from repvgg.exporting.int8.report import ATTEMPT_HEADINGS
 
@@ -27,6 +28,7 @@ def print_int8(out: "Console", result: "Int8Result") -> None:
     out.print(table)
     total = Table(show_header=False)
     total.add_row("criterion", report.criterion())
+    total.add_row("made for", f"{report.processor}: {PROCESSORS[report.processor]}")
     if report.float_accuracy is not None and report.accuracy is not None:
         total.add_row("accuracy in float32", f"{report.float_accuracy:.2%}")
         total.add_row("accuracy in INT8", f"{report.accuracy:.2%}")

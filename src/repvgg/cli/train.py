@@ -37,6 +37,12 @@ def command(
     per_channel: Annotated[
         bool, typer.Option("--per-channel", help="With --qat: a scale for each channel of a kernel, not one for all.")
     ] = False,
+    processor: Annotated[
+        str | None,
+        typer.Option(
+            help="With --qat: portable (the default; right on all processors), vnni (8-bit weights), or this."
+        ),
+    ] = None,
     teacher: Annotated[
         Path | None,
         typer.Option(help="A trained network, any file of one, to learn from with --distill; with --qat its own."),
@@ -126,12 +132,17 @@ def command(
 
     Example: repvgg train flowers --model RepVGG-A0 --size 128 --epochs 40
     """
+    from repvgg.base.processor import PORTABLE, get_processor
     from repvgg.cli.networks import load_network
     from repvgg.cli.terminal import console, start_keras
     from repvgg.training.recipe import get_recipe
 
     if per_channel and qat is None:
         raise InputError("--per-channel is about --qat, which is not given.")
+    if processor is not None:
+        if qat is None:
+            raise InputError("--processor is about --qat, which is not given.")
+        get_processor(processor)
     if qat is not None and weights is not None:
         raise InputError("--weights and --qat both say what to begin with. Give one of them.")
 
@@ -176,7 +187,7 @@ def command(
     with joined(cluster) if cluster is not None else nullcontext():
         train(
             data,
-            model if qat is None else quantized_start(qat, per_channel=per_channel),
+            model if qat is None else quantized_start(qat, per_channel=per_channel, processor=processor or PORTABLE),
             recipe=chosen,
             output=output,
             weights=weights,

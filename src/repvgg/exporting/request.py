@@ -7,10 +7,11 @@ from typing import Any
 
 from repvgg.base.errors import InputError, OutputExistsError, UnknownNameError
 from repvgg.base.files import refuse_existing
+from repvgg.base.processor import PORTABLE, get_processor
 from repvgg.models.metadata import get_metadata
 from repvgg.runners import SAVED_MODEL
 from repvgg.targets import TARGETS, Settings, Target
-from repvgg.targets.int8 import INT8, INT8_TARGETS, get_int8_target
+from repvgg.targets.int8 import INT8, INT8_TARGETS, get_int8_target, require_faithful
 
 INTEGER_TYPES = ("int8", "uint8")
 
@@ -78,6 +79,10 @@ def _check_int8(target_name: str, int8: Mapping[str, Any]) -> None:
             "INT8 needs to see images like those the network will get: calibration=..., --calibration FOLDER. "
             "A few hundred of the training images will do."
         )
+    processor = int8.get("processor", PORTABLE)
+    get_processor(processor)
+    if "evaluation" in int8:
+        require_faithful(target_name, processor)
 
 
 def _check_integer_io(target_name: str, settings: Settings, *, with_preprocessing: bool) -> None:

@@ -54,6 +54,7 @@ def export(
     evaluation: Any = None,
     max_drop: float | None = None,
     scheme: str | None = None,
+    processor: str | None = None,
     calibration_count: int | None = None,
     seed: int | None = None,
     picture: str | Path | None = None,
@@ -84,12 +85,14 @@ def export(
             images and labels. Without it agreement on the calibration images counts.
         max_drop: for INT8: points of accuracy (or percent of images with another class) that may be lost; 1 if None.
         scheme: for INT8: a name of `repvgg.quantization.SCHEMES`, or "ladder"; what is good enough if None.
+        processor: for INT8: "portable" (the default), "vnni" or "this": the kind of processor that the artifact has to
+            be right on (`repvgg.base.processor.PROCESSORS`). Its metadata say so.
         calibration_count, seed: for INT8: at most how many images are used (256 if None), and which.
         picture: for INT8: write a PNG of what it costs each layer.
         force: replace an artifact that is there.
 
     Raises:
-        UnknownNameError: if there is no such target.
+        UnknownNameError: if there is no such target, scheme or kind of processor.
         InputError: for a precision the target lacks, a wrong suffix, a layer it cannot express.
         OutputExistsError: if the artifact exists and `force` is not set.
         VerificationError: if the artifact's answers differ; it is removed.
@@ -109,6 +112,7 @@ def export(
         "evaluation": evaluation,
         "max_drop": max_drop,
         "scheme": scheme,
+        "processor": processor,
         "count": calibration_count,
         "seed": seed,
         "picture": None if picture is None else Path(picture),

@@ -7,7 +7,7 @@ about it, in this order:
   drawn to the weights as they were). Inputs of which little but noise is left are trusted less, and what is left of
   them in others is used.
 - They are rounded one input at a time, and what an input's rounding does to the outputs is made up for, as far as the
-  inputs are correlated, by the weights of the inputs that are still to come. The result lies on the same 8-bit grid as
+  inputs are correlated, by the weights of the inputs that are still to come. The result lies on the same grid as
   with rounding to the nearest point, and comes closer to the layer's outputs.
 
 The order and the update of the second are those of Frantar et al., "GPTQ: Accurate Post-Training Quantization for
@@ -21,7 +21,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from repvgg.quantization.moments import Moments
-from repvgg.quantization.rounding import LEVELS, weight_scales
+from repvgg.quantization.rounding import weight_scales
 from repvgg.quantization.steps import Step
 
 RIDGE = 0.1
@@ -43,14 +43,16 @@ def fitted_weights(step: Step, kernel: np.ndarray, moments: Sequence[Moments]) -
     )
 
 
-def compensated_weights(step: Step, kernel: np.ndarray, moments: Sequence[Moments], *, per_channel: bool) -> np.ndarray:
-    """The kernel on its 8-bit grid, rounded for the inputs that the layer receives."""
-    scales = weight_scales(kernel, per_channel=per_channel)
+def compensated_weights(
+    step: Step, kernel: np.ndarray, moments: Sequence[Moments], *, per_channel: bool, levels: int
+) -> np.ndarray:
+    """The kernel on its grid, rounded for the inputs that the layer receives."""
+    scales = weight_scales(kernel, per_channel=per_channel, levels=levels)
     grids = np.split(np.broadcast_to(scales.reshape(-1), kernel.shape[-1:]), len(moments))
     # The largest weight stays, for it is what a quantizer finds the grid by.
-    largest = _by_group(step, np.abs(kernel) >= LEVELS * scales * (1 - 1e-9))
+    largest = _by_group(step, np.abs(kernel) >= levels * scales * (1 - 1e-9))
     parts = [
-        _round(part, grid, group.received, fixed)
+        _round(part, grid, levels, group.received, fixed)
         for part, grid, group, fixed in zip(_by_group(step, kernel), grids, moments, largest, strict=True)
     ]
     return np.concatenate(parts, axis=1).reshape(kernel.shape)
@@ -69,7 +71,7 @@ def _fit(kernel: np.ndarray, moments: Moments) -> np.ndarray:
     return fitted
 
 
-def _round(kernel: np.ndarray, scales: np.ndarray, moment: np.ndarray, fixed: np.ndarray) -> np.ndarray:
+def _round(kernel: np.ndarray, scales: np.ndarray, levels: int, moment: np.ndarray, fixed: np.ndarray) -> np.ndarray:
     """A kernel (inputs, outputs) rounded input after input, those with the largest second moment first.
 
     What is `fixed` stays as it is.
@@ -85,7 +87,7 @@ def _round(kernel: np.ndarray, scales: np.ndarray, moment: np.ndarray, fixed: np
         end = min(start + BLOCK, inputs)
         errors = np.empty((end - start, kernel.shape[1]))
         for index in range(start, end):
-            value = np.clip(np.round(left[index] / scales), -LEVELS, LEVELS) * scales
+            value = np.clip(np.round(left[index] / scales), -levels, levels) * scales
             value = np.where(fixed[order[index]], kernel[order[index]], value)
             rounded[order[index]] = value
             errors[index - start] = (left[index] - value) / factor[index, index]

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from repvgg.base.processor import LEVELS
 from repvgg.quantization.compensation import compensated_weights, fitted_weights
 from repvgg.quantization.moments import input_moments
 from repvgg.quantization.ranges import input_limits, rounded_input
@@ -37,16 +38,22 @@ TENSOR_BYTES = 2**30
 
 
 def corrected(
-    model: Any, images: np.ndarray, *, per_channel: bool, compensate: bool = False, float_layers: Collection[str] = ()
+    model: Any,
+    images: np.ndarray,
+    *,
+    per_channel: bool,
+    levels: int = LEVELS,
+    compensate: bool = False,
+    float_layers: Collection[str] = (),
 ) -> Any:
-    """A copy of `model` whose weights lie on their 8-bit grids, with everything before a layer corrected already.
+    """A copy of `model` whose weights lie on their grids, with everything before a layer corrected already.
 
     In all layers the mean of each output channel over `images`, before the activation, becomes what it is in `model`,
     with what the layer reads in eight bits.
 
     Args:
         images: (N, H, W, C) in float32, as the network takes them.
-        per_channel: which grids the weights are rounded to.
+        per_channel, levels: which grids the weights are rounded to.
         compensate: fit and round weights as `compensation.py` does, not each weight to the nearest point.
         float_layers: names of layers whose weights and inputs are not rounded.
     """
@@ -75,9 +82,9 @@ def corrected(
             moments = input_moments(step, inputs[0], wanted_input)
             kernel = fitted_weights(step, kernel, moments)
             if not in_float:
-                kernel = compensated_weights(step, kernel, moments, per_channel=per_channel)
+                kernel = compensated_weights(step, kernel, moments, per_channel=per_channel, levels=levels)
         elif not in_float:
-            kernel = rounded_weights(kernel, per_channel=per_channel)
+            kernel = rounded_weights(kernel, per_channel=per_channel, levels=levels)
         assign(layer.kernel, kernel)
         outputs = linear_part(step, inputs)
         if layer.use_bias:

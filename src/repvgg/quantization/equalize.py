@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from repvgg.base.errors import VerificationError
+from repvgg.base.processor import LEVELS
 from repvgg.quantization.channels import layer_channels
 from repvgg.quantization.least_noise import least_noise_scales
 from repvgg.quantization.links import Link, Weights, by_input, find_links, input_ranges, output_ranges
@@ -27,7 +28,7 @@ ACTIVATION_SHARE = 0.75
 """How far activations are evened out at the cost of weights. Between 0.5 and 1 little depends on it."""
 
 
-def equalize(model: Any, images: np.ndarray | None = None, *, per_channel: bool = True) -> Any:
+def equalize(model: Any, images: np.ndarray | None = None, *, per_channel: bool = True, levels: int = LEVELS) -> Any:
     """A copy of a deployed model in which the ranges of channels are in balance. The function does not change.
 
     With images the scales are those with which rounding makes the least noise in the network's answers, told by what
@@ -43,7 +44,8 @@ def equalize(model: Any, images: np.ndarray | None = None, *, per_channel: bool 
 
     Args:
         images: (N, H, W, C), prepared, as for calibration.
-        per_channel: with images: whether the weights of each output channel will have a grid of their own.
+        per_channel, levels: with images: whether the weights of each output channel will have a grid of their own, and
+            with how many steps from 0 to the largest.
 
     Raises:
         VerificationError: if the copy's answers differ.
@@ -57,7 +59,9 @@ def equalize(model: Any, images: np.ndarray | None = None, *, per_channel: bool 
         # Noise of the attention's own path is not in the model of `least_noise.py`.
         _balance_activations(links, weights, channel_ranges(steps, images))
     else:
-        scales = least_noise_scales(links, weights, layer_channels(steps, images), per_channel=per_channel)
+        scales = least_noise_scales(
+            links, weights, layer_channels(steps, images), per_channel=per_channel, levels=levels
+        )
         for link in links:
             weights.rescale(link, scales[link.producer.name])
     weights.store()

@@ -4,11 +4,11 @@ A channel i of what one layer makes and others read may be divided by s_i (`link
 then, with rounding errors that are independent and even within a step:
 
     of what it reads:   A^2 / (12 * 255^2) * sum_j g_j sum_i w_ij^2 s_i^2,          A = max_i a_i / s_i
-    of its weights:     M^2 / (12 * 127^2) * sum_j g_j t_j^2 * sum_i k^2 x_i / s_i^2,   M = max_ij |w_ij| s_i / t_j
+    of its weights:     M^2 / (12 * n^2) * sum_j g_j t_j^2 * sum_i k^2 x_i / s_i^2,   M = max_ij |w_ij| s_i / t_j
 
 with s the scales of its inputs and t those of its outputs, a_i the reach and x_i the mean square of an input, w_ij^2
-summed over the k x k places, and g_j the importance of an output (`channels.py`). Where each output channel has a grid
-of its own, the maximum in M is over i alone.
+summed over the k x k places, n the steps from 0 to the largest weight, and g_j the importance of an output
+(`channels.py`). Where each output channel has a grid of its own, the maximum in M is over i alone.
 
 The sum over all layers is a posynomial: its logarithm is convex in the logarithms of the scales, so there is one
 minimum, and a general method finds it (scipy's L-BFGS). It is the same for all networks that differ in channel scales
@@ -24,9 +24,9 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.optimize
 
+from repvgg.base.processor import LEVELS
 from repvgg.quantization.channels import LayerChannels
 from repvgg.quantization.links import Link, Weights
-from repvgg.quantization.rounding import LEVELS
 from repvgg.quantization.steps import Step
 
 NORM = 20.0
@@ -44,7 +44,12 @@ other images; and such a share of the others' mean importance."""
 
 
 def least_noise_scales(
-    links: Sequence[Link], weights: Weights, channels: Mapping[str, LayerChannels], *, per_channel: bool
+    links: Sequence[Link],
+    weights: Weights,
+    channels: Mapping[str, LayerChannels],
+    *,
+    per_channel: bool,
+    levels: int = LEVELS,
 ) -> dict[str, np.ndarray]:
     """What each link's channels (C,) are to be divided by, by the producer's name.
 
@@ -52,6 +57,7 @@ def least_noise_scales(
 
     Args:
         per_channel: whether each output channel's weights have a grid of their own.
+        levels: its steps from 0 to the largest weight.
     """
     makers = {absorber.name: link.producer.name for link in links for absorber in link.absorbers}
     layers = [_layer(step, weights.kernels[step.name], channels, makers) for step in _layers(links)]
@@ -75,6 +81,7 @@ def least_noise_scales(
                 np.zeros(layer.inputs) if read is None else logs[read],
                 np.zeros(layer.outputs) if made is None else logs[made],
                 per_channel=per_channel,
+                levels=levels,
             )
             total += found.power
             if read is not None:
@@ -131,10 +138,11 @@ class _Layer:
     def outputs(self) -> int:
         return int(self.importance.size)
 
-    def noise(self, read: np.ndarray, made: np.ndarray, *, per_channel: bool) -> _Noise:
+    def noise(self, read: np.ndarray, made: np.ndarray, *, per_channel: bool, levels: int) -> _Noise:
         s, t = read.reshape(self.power.shape), made.reshape(self.importance.shape)
         inputs, inputs_slope = self._of_inputs(s)
-        weights, by_read, by_made = (self._of_rows if per_channel else self._of_tensor)(s, t)
+        factor = WEIGHT_SHARE / (12 * levels**2)
+        weights, by_read, by_made = (self._of_rows if per_channel else self._of_tensor)(s, t, factor)
         return _Noise(inputs + weights, (inputs_slope + by_read).ravel(), by_made.ravel())
 
     def _of_inputs(self, s: np.ndarray) -> tuple[float, np.ndarray]:
@@ -144,7 +152,7 @@ class _Layer:
         power = float(terms.sum())
         return power, 2 * (terms - power * np.exp(NORM * (far - largest)))
 
-    def _of_tensor(self, s: np.ndarray, t: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    def _of_tensor(self, s: np.ndarray, t: np.ndarray, factor: float) -> tuple[float, np.ndarray, np.ndarray]:
         """One grid for all weights."""
         up, down = np.exp(NORM * (s - s.max())), np.exp(-NORM * (t - t.min()))
         columns = np.einsum("gij,gi->gj", self.norms, up) * down
@@ -154,12 +162,12 @@ class _Layer:
             return 0.0, np.zeros_like(s), np.zeros_like(t)
         largest = np.log(total) / NORM + s.max() - t.min() + self.log_largest
         made, read = self.importance * np.exp(2 * t), self.power * np.exp(-2 * s)
-        power = float(WEIGHT_SHARE * np.exp(2 * largest) / (12 * LEVELS**2) * made.sum() * read.sum())
+        power = float(factor * np.exp(2 * largest) * made.sum() * read.sum())
         by_read = 2 * power * (rows / total - read / read.sum())
         by_made = 2 * power * (made / made.sum() - columns / total)
         return power, by_read, by_made
 
-    def _of_rows(self, s: np.ndarray, t: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    def _of_rows(self, s: np.ndarray, t: np.ndarray, factor: float) -> tuple[float, np.ndarray, np.ndarray]:
         """A grid for the weights of each output channel, on which its own scale has no influence."""
         up = np.exp(NORM * (s - s.max()))
         columns = np.einsum("gij,gi->gj", self.norms, up)
@@ -167,7 +175,6 @@ class _Layer:
         squares = np.zeros_like(columns)
         squares[alive] = np.exp(2 * (np.log(columns[alive]) / NORM + s.max() + self.log_largest))
         read = self.power * np.exp(-2 * s)
-        factor = WEIGHT_SHARE / (12 * LEVELS**2)
         terms = factor * self.importance * squares
         power = float(terms.sum() * read.sum())
         shares = np.divide(terms, columns, out=np.zeros_like(terms), where=alive)

@@ -14,7 +14,12 @@ def equalized(model: Any, images: np.ndarray, scheme: Scheme) -> Any:
     """The deployed model with equalized channels, as `scheme` says; the function stays."""
     if scheme.equalize == "none":
         return model
-    return equalize(model, images if scheme.equalize == "noise" else None, per_channel=scheme.per_channel)
+    return equalize(
+        model,
+        images if scheme.equalize == "noise" else None,
+        per_channel=scheme.per_channel,
+        levels=scheme.weight_levels,
+    )
 
 
 def prepare(model: Any, images: np.ndarray, scheme: Scheme, float_layers: Collection[str] = ()) -> Any:
@@ -27,6 +32,11 @@ def prepare(model: Any, images: np.ndarray, scheme: Scheme, float_layers: Collec
     if scheme.rounding != "nearest":
         compensate = scheme.rounding == "compensated"
         model = corrected(
-            model, images, per_channel=scheme.per_channel, compensate=compensate, float_layers=float_layers
+            model,
+            images,
+            per_channel=scheme.per_channel,
+            levels=scheme.weight_levels,
+            compensate=compensate,
+            float_layers=float_layers,
         )
     return model

@@ -2,23 +2,26 @@
 
 import numpy as np
 
-LEVELS = 127
-"""Weights are symmetric, -127 to 127, in ONNX Runtime, OpenVINO and LiteRT alike."""
+from repvgg.base.processor import LEVELS
 
 
-def weight_scales(kernel: np.ndarray, *, per_channel: bool) -> np.ndarray:
-    """Step of the grid, for each output channel (the last axis) or one for all; 1 where all weights are 0."""
+def weight_scales(kernel: np.ndarray, *, per_channel: bool, levels: int = LEVELS) -> np.ndarray:
+    """Step of the grid, for each output channel (the last axis) or one for all; 1 where all weights are 0.
+
+    Args:
+        levels: steps from 0 to the largest weight.
+    """
     axes = tuple(range(kernel.ndim - 1)) if per_channel else tuple(range(kernel.ndim))
     largest = np.abs(kernel).max(axis=axes, keepdims=True)
-    return np.where(largest > 0, largest, LEVELS) / LEVELS
+    return np.where(largest > 0, largest, levels) / levels
 
 
-def rounded_weights(kernel: np.ndarray, *, per_channel: bool) -> np.ndarray:
+def rounded_weights(kernel: np.ndarray, *, per_channel: bool, levels: int = LEVELS) -> np.ndarray:
     """The kernel with every weight moved to the nearest point of its grid.
 
     A quantizer that is given the result finds the same grid again and changes nothing.
     """
-    scales = weight_scales(kernel, per_channel=per_channel)
+    scales = weight_scales(kernel, per_channel=per_channel, levels=levels)
     rounded: np.ndarray = np.round(kernel / scales) * scales
     return rounded
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from repvgg.base.errors import UnknownNameError
+from repvgg.base.processor import LEVELS
 
 Calibrator = Literal["minmax", "percentile", "entropy"]
 Equalization = Literal["none", "weights", "noise"]
@@ -23,6 +24,8 @@ class Scheme:
         calibrator: how the range of a tensor follows from what was seen in it. `minmax`: all of it. `percentile`:
             all but one in ten thousand values on each side. `entropy`: the range that loses least of the distribution.
         float_layers: how many of the most sensitive layers stay in float32.
+        weight_levels: steps of the weights' grids from 0 to the largest: what the target's quantizer will use for the
+            kind of processor that the file is made for. All rounding and fitting is done on these grids.
     """
 
     per_channel: bool = True
@@ -30,10 +33,12 @@ class Scheme:
     rounding: Rounding = "nearest"
     calibrator: Calibrator = "minmax"
     float_layers: int = 0
+    weight_levels: int = LEVELS
 
     def describe(self) -> str:
         """The steps in words."""
-        steps = [f"{'per-channel' if self.per_channel else 'per-tensor'} weights", f"{self.calibrator} ranges"]
+        bits = "" if self.weight_levels == LEVELS else " of 7 bits"
+        steps = [f"{'per-channel' if self.per_channel else 'per-tensor'} weights{bits}", f"{self.calibrator} ranges"]
         steps += (
             []
             if self.equalize == "none"
@@ -72,12 +77,13 @@ REMEDIES: Mapping[str, Callable[[Scheme], Scheme]] = {
     "bias correction": lambda scheme: replace(scheme, rounding="bias-corrected"),
     "equalization by weights": lambda scheme: replace(scheme, equalize="weights"),
     "equalization for the least noise": lambda scheme: replace(scheme, equalize="noise"),
+    "least noise alone": lambda scheme: Scheme(equalize="noise", weight_levels=scheme.weight_levels),
     "compensated rounding": lambda scheme: replace(scheme, rounding="compensated"),
     "1 layer in float32": lambda scheme: replace(scheme, float_layers=1),
     "2 layers in float32": lambda scheme: replace(scheme, float_layers=2),
     "4 layers in float32": lambda scheme: replace(scheme, float_layers=4),
 }
-"""What is tried, in this order, each on top of what has helped so far."""
+"""What is tried, in this order, each on top of what has helped so far; "alone" is without the others."""
 
 
 def get_scheme(name: str) -> Scheme:

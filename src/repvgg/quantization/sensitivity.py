@@ -1,11 +1,12 @@
 """What eight bits cost each layer, simulated on the Keras model: the same for every target."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from repvgg.base.processor import LEVELS
 from repvgg.quantization.ranges import Limits, input_limits, rounded_input
 from repvgg.quantization.rounding import rounded_weights, signal_to_noise
 from repvgg.quantization.steps import Step, Steps, Tensor, apply, assign, batches, copied, kernel_of, spread
@@ -46,17 +47,20 @@ class LayerRow:
         return self.largest / self.smallest if self.smallest > 0 else np.inf
 
 
-def layer_rows(model: Any, images: np.ndarray, *, per_channel: bool = True) -> tuple[LayerRow, ...]:
+def layer_rows(
+    model: Any, images: np.ndarray, *, per_channel: bool = True, levels: int = LEVELS
+) -> tuple[LayerRow, ...]:
     """A row for each convolution and dense layer of a deployed model, in order.
 
-    Each is quantized alone: its weights to the nearest point of their grid, its input to 256 points over the range that
-    it has on `images` (N, H, W, C), of which at most 32 are used.
+    Each is quantized alone: its weights to the nearest point of their grid, which has `levels` steps from 0 to the
+    largest, its input to 256 points over the range that it has on `images` (N, H, W, C), of which at most 32 are used.
     """
     images = spread(images, IMAGES)
     steps = Steps(copied(model))
     limits = input_limits(steps, images)
     expected = _outputs(steps, images, apply)
-    return tuple(_row(step, steps, images, limits, per_channel, expected) for step in steps.weighted)
+    grid = {"per_channel": per_channel, "levels": levels}
+    return tuple(_row(step, steps, images, limits, grid, expected) for step in steps.weighted)
 
 
 def most_sensitive(rows: Sequence[LayerRow], count: int) -> tuple[str, ...]:
@@ -69,11 +73,11 @@ def _row(
     steps: Steps,
     images: np.ndarray,
     limits: Limits,
-    per_channel: bool,
+    grid: Mapping[str, Any],
     expected: np.ndarray,
 ) -> LayerRow:
     kernel = kernel_of(step.layer)
-    rounded = rounded_weights(kernel, per_channel=per_channel)
+    rounded = rounded_weights(kernel, **grid)
     own: list[tuple[np.ndarray, np.ndarray]] = []
 
     def call(other: Step, inputs: list[Tensor]) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 
 from repvgg.base.errors import FileError, InputError
 from repvgg.base.files import require_file
+from repvgg.base.processor import warn_of_overflow
 from repvgg.runners.runner import Runner
 
 SAVED_MODEL = "saved_model.pb"
@@ -23,7 +24,7 @@ RUNNERS: Mapping[str, tuple[str, str]] = {
 
 
 def load_runner(path: str | Path, *, threads: int | None = None) -> Runner:
-    """Loads an artifact with its own runtime.
+    """Loads an artifact with its own runtime; warns of one in INT8 that was made for other processors than this one.
 
     Args:
         path: a `.keras`, `.onnx` or `.tflite` file, the `.xml` of an OpenVINO model whose `.bin` is beside it, or the
@@ -44,7 +45,9 @@ def load_runner(path: str | Path, *, threads: int | None = None) -> Runner:
     path = Path(path)
     module, name = RUNNERS[_ending(path)]
     loader: Callable[[Path, int | None], Runner] = getattr(import_module(module), name).load
-    return loader(path, threads)
+    runner = loader(path, threads)
+    warn_of_overflow(path.name, (runner.metadata.quantization or {}).get("processor"))
+    return runner
 
 
 def _ending(path: Path) -> str:

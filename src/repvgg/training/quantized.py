@@ -9,7 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from repvgg.base.dependencies import require
+from repvgg.base.errors import InputError
 from repvgg.base.metadata import Preprocessing
+from repvgg.base.processor import PORTABLE, get_processor, overflows
 from repvgg.base.progress import working
 from repvgg.checkpoints import load_checkpoint
 from repvgg.data.augmentation import Augmentation
@@ -20,12 +22,12 @@ from repvgg.pipeline import evaluation_batches, training_batches
 from repvgg.quantization.calibration import COUNT
 from repvgg.quantization.prepare import prepare
 from repvgg.quantization.qat import finish_qat, prepare_qat
-from repvgg.quantization.qat_layers import QUANTIZED
+from repvgg.quantization.qat_layers import QUANTIZED, Precision
 from repvgg.quantization.schemes import DEFAULT
 from repvgg.runners import load_runner
 from repvgg.runners.keras import KerasRunner
 from repvgg.runners.runner import Runner
-from repvgg.targets.onnx.qdq import export_qdq
+from repvgg.targets.onnx.qdq import PORTABLE_BITS, export_qdq
 from repvgg.training.finish import Outcome, compare
 from repvgg.training.inputs import Source
 from repvgg.training.recipe import Recipe
@@ -45,11 +47,17 @@ class QuantizedStart:
         network: in either form, in float32.
         per_channel: a grid for the weights of each output channel; otherwise one for a layer.
         name: what the run calls it.
+        weight_bits: 7 for a file that is right on every processor, 8 for one for processors with VNNI.
     """
 
     network: Any
     per_channel: bool
     name: str
+    weight_bits: int = PORTABLE_BITS
+
+    def describe(self) -> str:
+        """What decides the numbers of a run, besides the network."""
+        return f"{'per-channel' if self.per_channel else 'per-tensor'} weights of {self.weight_bits} bits"
 
     def prepare(self, images: np.ndarray) -> Any:
         """The folded network in rounded numbers, as near to itself in float32 as it comes without training.
@@ -57,22 +65,36 @@ class QuantizedStart:
         Args:
             images: for calibration, (N, H, W, C), prepared.
         """
-        scheme = replace(DEFAULT, per_channel=self.per_channel)
-        model = prepare_qat(prepare(in_deploy_form(self.network), images, scheme), per_channel=self.per_channel)
+        levels = Precision(self.weight_bits).weight_levels
+        scheme = replace(DEFAULT, per_channel=self.per_channel, weight_levels=levels)
+        fitted = prepare(in_deploy_form(self.network), images, scheme)
+        model = prepare_qat(fitted, per_channel=self.per_channel, weight_bits=self.weight_bits)
         model.name = self.name
         return model
 
 
-def quantized_start(path: Path, *, per_channel: bool) -> QuantizedStart:
+def quantized_start(path: Path, *, per_channel: bool, processor: str = PORTABLE) -> QuantizedStart:
     """What a run in 8-bit numbers begins with, from a file.
+
+    Args:
+        processor: a name of `repvgg.base.processor.PROCESSORS`: which the INT8 file has to be right on.
 
     Raises:
         FileError: if it cannot be read.
+        InputError: if the INT8 file could not be proved on this machine, or there is no such kind of processor.
         MissingDependencyError: without ONNX and its runtime, in which the run would end.
     """
     for module in ("onnx", "onnxruntime"):
         require(module, extra="onnx", purpose="Quantization-aware training, which ends in an ONNX file,")
-    return QuantizedStart(load_checkpoint(path), per_channel, f"{path.stem}-qat")
+    portable = get_processor(processor) == PORTABLE
+    if not portable and overflows():
+        raise InputError(
+            "A run ends with its INT8 file compared and measured, and one for processors with VNNI cannot be run here, "
+            "where products of 8 bits may overflow: train a portable one (--processor portable), or train on a "
+            "processor with VNNI."
+        )
+    bits = PORTABLE_BITS if portable else 8
+    return QuantizedStart(load_checkpoint(path), per_channel, f"{path.stem}-qat", bits)
 
 
 def calibration_batch(source: Source, recipe: Recipe, crops: Preprocessing, seed: int) -> np.ndarray:

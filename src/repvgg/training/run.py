@@ -133,6 +133,8 @@ def train(
     share = this_share()
     writes = share.index == 0
     settings = _settings(data, model, chosen, weights, tutor, seed, holdout, dtype)
+    if start is not None:
+        settings["quantization"] = start.describe()
     resumed = folder.begin(settings, resume=resume, force=force) if writes else resume and folder.started
     if resume and not resumed:
         console.print(f"Nothing to go on with in '{folder.path}'; a new run begins.", soft_wrap=True)

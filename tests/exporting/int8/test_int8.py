@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,9 @@ def test_every_network_and_target(name: str, target: str, written: Callable[[str
     assert runner.metadata.class_names == CLASS_NAMES
     assert runner.metadata.quantization is not None
     assert runner.metadata.quantization["agreement"] == report.agreement
-    assert runner.metadata.quantization["scheme"] == SCHEMES["default"].describe()
+    scheme = replace(SCHEMES["default"], weight_levels=INT8_TARGETS[target].levels("portable"))
+    assert runner.metadata.quantization["scheme"] == scheme.describe()
+    assert runner.metadata.quantization["processor"] == "portable"
     # The scores come into the file after it was measured.
     assert 0 <= result.size - report.size < 5000
     assert report.size < 0.5 * report.float_size

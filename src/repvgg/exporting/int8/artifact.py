@@ -6,6 +6,7 @@ from typing import Any
 
 from repvgg.base.errors import AccuracyError
 from repvgg.base.metadata import Metadata
+from repvgg.base.processor import PORTABLE
 from repvgg.exporting.int8.picture import draw_layers
 from repvgg.exporting.int8.report import Int8Report
 from repvgg.exporting.int8.scores import Evaluation
@@ -28,6 +29,7 @@ class Int8Options:
             the calibration images counts.
         max_drop: points of accuracy, or percent of images that get another class, that may be lost.
         scheme: a name of `SCHEMES`, or "ladder"; if None, the default and, if that is not enough, the ladder.
+        processor: a name of `PROCESSORS`: which the artifact has to be right on.
         count: calibration images at most.
         seed: which they are.
         picture: where to write a PNG of the layers, whether an artifact is kept or not.
@@ -37,6 +39,7 @@ class Int8Options:
     evaluation: Evaluation = None
     max_drop: float = MAX_DROP
     scheme: str | None = None
+    processor: str = PORTABLE
     count: int = COUNT
     seed: int = 0
     picture: Path | None = None
@@ -74,7 +77,8 @@ def write_int8(
     is_path = isinstance(options.calibration, str | Path)
     preprocessing = preprocessing_of(KerasRunner(model)) if is_path else metadata.preprocessing
     images = calibration_images(options.calibration, preprocessing, options.count, options.seed)
-    before = layer_rows(model, images) if options.picture else ()
+    levels = target.levels(options.processor)
+    before = layer_rows(model, images, levels=levels) if options.picture else ()
     try:
         found = find_int8(
             model,
@@ -85,6 +89,7 @@ def write_int8(
             evaluation=options.evaluation,
             max_drop=options.max_drop,
             scheme=options.scheme,
+            processor=options.processor,
         )
     except AccuracyError:
         if options.picture:
@@ -95,7 +100,7 @@ def write_int8(
     target.save(found.artifact, path, replace(metadata, precision="int8", quantization=told))
     if not options.picture:
         return Int8Result(report)
-    after = layer_rows(found.prepared, images, per_channel=report.scheme.per_channel)
+    after = layer_rows(found.prepared, images, per_channel=report.scheme.per_channel, levels=levels)
     title = f"{model.name} in INT8 ({target_name}): {report.scheme.describe()}. Agreement {report.agreement:.2%}"
     draw_layers(before, after, options.picture, title=title, force=force)
     return Int8Result(report, before, after)

@@ -54,6 +54,7 @@ class Int8Report:
         images: how many both were compared on.
         labelled: whether these have labels; if not, they are the calibration images, and agreement is the criterion.
         max_drop: points of accuracy, or of agreement, that it might lose.
+        processor: `portable` or `vnni`, what it was made for.
         float_accuracy: of the float network, 0 to 1; None without labels.
         float_size, size: in bytes; 0 for an artifact that was not kept.
         speedup: how many times faster it ran a small batch; None for an artifact that was not kept.
@@ -65,6 +66,7 @@ class Int8Report:
     images: int
     labelled: bool
     max_drop: float
+    processor: str
     float_accuracy: float | None
     attempts: tuple[Attempt, ...]
     float_size: int
@@ -149,6 +151,7 @@ class Int8Report:
             "max_drop": self.max_drop,
             "passed": self.passed,
             "scheme": self.scheme.describe(),
+            "processor": self.processor,
             "accuracy_float32": self.float_accuracy,
             "accuracy_int8": self.accuracy,
             "agreement": self.agreement,

@@ -1,7 +1,6 @@
 """From a float network to an INT8 artifact that is good enough, or an account of what was tried."""
 
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 
 from repvgg.base.errors import AccuracyError, InputError
 from repvgg.base.metadata import Metadata
+from repvgg.base.processor import PORTABLE
 from repvgg.exporting.int8.report import Attempt, Int8Report
 from repvgg.exporting.int8.scores import Evaluation, Judge
 from repvgg.quantization.prepare import equalized, prepare
@@ -19,7 +19,7 @@ from repvgg.quantization.sensitivity import LayerRow, layer_rows, most_sensitive
 from repvgg.runners import load_runner
 from repvgg.runners.runner import Runner
 from repvgg.targets import TARGETS, Settings
-from repvgg.targets.int8 import Int8Target, get_int8_target
+from repvgg.targets.int8 import Int8Target, get_int8_target, require_faithful
 
 MAX_DROP = 1.0
 """Points of accuracy, or of agreement where there are no labels."""
@@ -46,6 +46,7 @@ def find_int8(
     evaluation: Evaluation = None,
     max_drop: float = MAX_DROP,
     scheme: str | None = None,
+    processor: str = PORTABLE,
 ) -> Found:
     """Quantizes a deployed model so that it loses no more than `max_drop` points.
 
@@ -57,24 +58,30 @@ def find_int8(
         evaluation: labelled images, on which accuracy may drop by `max_drop` points. Without them up to `max_drop` % of
             the calibration images may get another class than before.
         scheme: a name of `SCHEMES`, which is tried alone, or "ladder", which begins with the naive one.
+        processor: a name of `PROCESSORS`: which the artifact has to be right on.
 
     Raises:
         AccuracyError: if nothing was good enough; its message and its `report` say what was tried.
-        InputError: if the target has no INT8, or lacks what the scheme asks for.
-        UnknownNameError: if there is no such scheme.
+        InputError: if the target has no INT8, or lacks what the scheme asks for, or this machine cannot evaluate what
+            is made for another kind of processor.
+        UnknownNameError: if there is no such scheme or kind of processor.
     """
     target = get_int8_target(target_name)
     if not max_drop >= 0:
         raise InputError(f"`max_drop` (={max_drop}) is a number of points, 0 or more.")
     alone = scheme not in (None, LADDER)
-    first: Mapping[str, Scheme] = {} if scheme == LADDER else {scheme or "default": get_scheme(scheme or "default")}
+    if evaluation is not None:
+        require_faithful(target_name, processor)
+    first = {} if scheme == LADDER else {scheme or "default": get_scheme(scheme or "default")}
     for name, one in first.items():
         lacking = target.lacks(one)
         if lacking:
             raise InputError(f"Scheme '{name}' cannot be used for '{target_name}': {lacking}.")
     settings = replace(settings or Settings(), precision="float32")
     with tempfile.TemporaryDirectory() as folder:
-        trial = _Trial(model, target_name, target, images, metadata, settings, evaluation, max_drop, Path(folder))
+        trial = _Trial(
+            model, target_name, target, images, metadata, settings, evaluation, max_drop, processor, Path(folder)
+        )
         if any(trial.is_enough(trial.attempt(name, one)) for name, one in first.items()):
             return trial.found()
         if not alone and _climb(trial):
@@ -109,10 +116,12 @@ class _Trial:
         settings: Settings,
         evaluation: Evaluation,
         max_drop: float,
+        processor: str,
         folder: Path,
     ) -> None:
         self._model, self._name, self._target, self._images = model, name, target, images
         self._metadata, self._settings, self._max_drop, self._folder = metadata, settings, max_drop, folder
+        self._processor, self._levels = target.made_for(processor), target.levels(processor)
         # What the network is in the same runtime in float32: what INT8 is measured by.
         path = folder / f"float32{TARGETS[name].suffix}"
         import_module(TARGETS[name].module).write(model, path, metadata, settings)
@@ -124,7 +133,8 @@ class _Trial:
         self._latest: tuple[Any, Any, Runner, int] | None = None
 
     def attempt(self, name: str, scheme: Scheme, beside: Attempt | None = None) -> Attempt:
-        """Tries a scheme, or looks up what came of it."""
+        """Tries a scheme, on the grids of the processor in question, or looks up what came of it."""
+        scheme = replace(scheme, weight_levels=self._levels)
         lacking = self._target.lacks(scheme)
         known = next((one for one in self._attempts if one.scheme == scheme and one.score is not None), None)
         if lacking is not None:
@@ -158,6 +168,7 @@ class _Trial:
             images=self._judge.images,
             labelled=self._judge.labelled,
             max_drop=self._max_drop,
+            processor=self._processor,
             float_accuracy=self._float_accuracy,
             attempts=tuple(self._attempts),
             float_size=self._float_size,
@@ -183,7 +194,9 @@ class _Trial:
         key = (scheme.equalize, scheme.per_channel)
         if key not in self._rows:
             model = equalized(self._model, self._images, scheme)
-            self._rows[key] = layer_rows(model, self._images, per_channel=scheme.per_channel)
+            self._rows[key] = layer_rows(
+                model, self._images, per_channel=scheme.per_channel, levels=scheme.weight_levels
+            )
         return most_sensitive(self._rows[key], scheme.float_layers)
 
     def _prepare(self, scheme: Scheme, layers: tuple[str, ...]) -> Any:

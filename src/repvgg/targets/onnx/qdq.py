@@ -16,6 +16,7 @@ from repvgg.base.dependencies import require
 from repvgg.base.errors import InputError, VerificationError
 from repvgg.base.files import atomic_output, refuse_existing
 from repvgg.base.metadata import Metadata
+from repvgg.base.processor import PORTABLE, VNNI, overflows
 from repvgg.models.metadata import get_metadata
 from repvgg.quantization.qat import simulate
 from repvgg.quantization.qat_scales import LayerScales, QuantizationScales
@@ -25,6 +26,9 @@ from repvgg.targets import Settings
 from repvgg.targets.onnx import write as float_onnx
 from repvgg.targets.onnx.run import METADATA_KEY
 from repvgg.verification import VerificationReport, verify
+
+PORTABLE_BITS = 7
+"""Kernels of no more have integers from -63 to 63: with inputs from 0 to 255, pairs of products fit into 16 bits."""
 
 RTOL = 0.1
 """Relative error of the logits, to the same network in rounded floats.
@@ -50,7 +54,8 @@ def export_qdq(
         force: replace a file that is there.
 
     Raises:
-        InputError: if grids and model do not belong together, there are more than 8 bits, or a layer cannot be written.
+        InputError: if grids and model do not belong together, there are more than 8 bits, a layer cannot be written, or
+            kernels have 8 bits and products of 8 bits overflow on this machine.
         OutputExistsError: if the file exists and `force` is not set.
         VerificationError: if the file's answers differ; it is removed.
 
@@ -63,6 +68,11 @@ def export_qdq(
     if path.suffix != ".onnx":
         raise InputError(f"An ONNX file ends in '.onnx'. Received: '{path.name}'.")
     refuse_existing(path, force=force)
+    if made_for(scales) == VNNI and overflows():
+        raise InputError(
+            "Kernels of 8 bits are for processors with VNNI, and their file cannot be proved here, where products of 8 "
+            "bits may overflow. Prepare the model with weight_bits=7, or export on a processor with VNNI."
+        )
     reference = KerasRunner(simulate(model, scales))
     reference.name = f"{model.name} in rounded floats"
     with atomic_output(path) as temporary:
@@ -78,13 +88,22 @@ def export_qdq(
 def write(
     model: Any, scales: QuantizationScales, path: Path, metadata: Metadata, settings: Settings | None = None
 ) -> None:
-    """Writes the file, unproved."""
+    """Writes the file, unproved; its metadata say which processors it is made for."""
     onnx = require("onnx", extra="onnx", purpose="Writing an ONNX file")
     proto = float_onnx.build(model, settings or Settings())
     quantize_graph(proto, scales)
+    per_channel = any(layer.weight is not None and len(layer.weight) > 1 for layer in scales.layers.values())
+    grids = f"{'per-channel' if per_channel else 'per-tensor'} weights of {scales.weight_bits} bits"
+    told = {"scheme": f"trained in rounded numbers, {grids}", "processor": made_for(scales)}
+    metadata = replace(metadata, precision="int8", quantization=told)
     onnx.helper.set_model_props(proto, {METADATA_KEY: metadata.to_json()})
     onnx.checker.check_model(proto)
     path.write_bytes(proto.SerializeToString())
+
+
+def made_for(scales: QuantizationScales) -> str:
+    """The kind of processor, `portable` or `vnni`, that a file with these grids is right on."""
+    return PORTABLE if scales.weight_bits <= PORTABLE_BITS else VNNI
 
 
 def quantize_graph(proto: Any, scales: QuantizationScales) -> None:

@@ -9,13 +9,13 @@ import numpy as np
 
 from repvgg.base.dependencies import require
 from repvgg.base.metadata import Metadata, Preprocessing
+from repvgg.base.processor import LEVELS
 from repvgg.quantization.schemes import Scheme
 from repvgg.quantization.steps import whole_batches
 from repvgg.targets import Settings
 from repvgg.targets.onnx import write as float_onnx
 from repvgg.targets.onnx.run import METADATA_KEY
 from repvgg.targets.operations import INPUT, PROBABILITIES
-from repvgg.targets.processor import saturates
 from repvgg.targets.quiet import quiet
 
 BATCH = 8
@@ -43,7 +43,7 @@ def quantize(model: Any, images: np.ndarray, scheme: Scheme, float_layers: Seque
             _reader(ort)(images, INPUT, size, settings.preprocessing),
             quant_format=ort.QuantFormat.QDQ,
             per_channel=scheme.per_channel,
-            reduce_range=saturates(),
+            reduce_range=scheme.weight_levels < LEVELS,
             activation_type=ort.QuantType.QUInt8,
             weight_type=ort.QuantType.QInt8,
             nodes_to_exclude=excluded,

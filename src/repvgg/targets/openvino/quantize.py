@@ -1,6 +1,6 @@
 """OpenVINO models in INT8, by NNCF, which is OpenVINO's own quantizer."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from repvgg.targets import Settings
 from repvgg.targets.openvino.run import METADATA_PATH
 from repvgg.targets.openvino.write import build
 from repvgg.targets.operations import INPUT, PROBABILITIES
-from repvgg.targets.processor import saturates
 from repvgg.targets.quiet import quiet
 
 BATCH = 8
@@ -25,10 +24,11 @@ def quantize(model: Any, images: np.ndarray, scheme: Scheme, float_layers: Seque
     nncf = require("nncf", extra="openvino", purpose="INT8 for OpenVINO")
     with quiet("nncf"):
         network = build(model, settings)
+        kernels = {node.get_friendly_name(): node.input_value(1).get_node().data.copy() for node in _weighted(network)}
         size = settings.batch or model.inputs[0].shape[0] or BATCH
         parts = [_as_input(part, settings) for part in whole_batches(images, size)]
         nodes = _in_float(network, float_layers)
-        return nncf.quantize(
+        quantized = nncf.quantize(
             network,
             nncf.Dataset(parts),
             # Symmetric where values are symmetric, and from 0 on behind a ReLU.
@@ -38,6 +38,8 @@ def quantize(model: Any, images: np.ndarray, scheme: Scheme, float_layers: Seque
             ignored_scope=nncf.IgnoredScope(names=nodes) if nodes else None,
             advanced_parameters=_advanced(scheme),
         )
+        _put_on_grid(quantized, kernels, scheme.weight_levels)
+        return quantized
 
 
 def save(artifact: Any, path: Path, metadata: Metadata) -> None:
@@ -52,8 +54,8 @@ def _advanced(scheme: Scheme) -> Any:
     ranges = require("nncf.quantization.range_estimator", extra="openvino", purpose="INT8 for OpenVINO")
     estimators = ranges.RangeEstimatorParametersSet
     return advanced.AdvancedQuantizationParameters(
-        # x86 before VNNI adds up pairs of products in 16 bits, which the first layer's can overflow.
-        overflow_fix=advanced.OverflowFix.FIRST_LAYER if saturates() else advanced.OverflowFix.DISABLE,
+        # NNCF's grids of 7 bits have 63.5 steps to the largest weight; `_put_on_grid` has the schemes' own.
+        overflow_fix=advanced.OverflowFix.DISABLE,
         # Biases are corrected before, in the same way for every target, where the scheme wants it.
         disable_bias_correction=True,
         weights_quantization_params=advanced.QuantizationParameters(per_channel=scheme.per_channel),
@@ -64,6 +66,32 @@ def _advanced(scheme: Scheme) -> Any:
             "entropy": estimators.HISTOGRAM,
         }[scheme.calibrator],
     )
+
+
+def _weighted(network: Any) -> list[Any]:
+    """The operations that have a kernel."""
+    kinds = ("Convolution", "GroupConvolution", "MatMul")
+    return [node for node in network.get_ops() if node.get_type_name() in kinds]
+
+
+def _put_on_grid(network: Any, kernels: Mapping[str, np.ndarray], levels: int) -> None:
+    """Stores the quantized layers' kernels in integers from -levels to levels, in place."""
+    operations = require("openvino", extra="openvino", purpose="INT8 for OpenVINO").opset13
+    for node in _weighted(network):
+        product = node.input_value(1).get_node()
+        if product.get_type_name() != "Multiply":
+            continue  # it stays in float
+        kernel = kernels[node.get_friendly_name()].astype(np.float64)
+        # NNCF has said which axes share a grid; an axis of its own has as many scales as the kernel is long.
+        shape = product.input_value(1).get_node().data.shape
+        shared = tuple(axis for axis in range(kernel.ndim) if not shape or shape[axis] == 1)
+        largest = np.abs(kernel).max(axis=shared, keepdims=True)
+        scales = np.where(largest > 0, largest, levels) / levels
+        codes = operations.constant(np.round(kernel / scales).astype(np.int8))
+        steps = operations.constant(scales.astype(np.float32))
+        exact = operations.multiply(operations.convert(codes, "f32"), steps)
+        exact.set_friendly_name(product.get_friendly_name())
+        node.input(1).replace_source_output(exact.output(0))
 
 
 def _as_input(images: np.ndarray, settings: Settings) -> np.ndarray:
