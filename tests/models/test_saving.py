@@ -60,7 +60,7 @@ def test_metadata_survive_a_second_saving(tmp_path: Path) -> None:
 def test_files_of_plain_keras_have_no_metadata(tmp_path: Path) -> None:
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     model.save(tmp_path / "plain.keras")
-    assert get_metadata(load_model(tmp_path / "plain.keras")) == Metadata()
+    assert get_metadata(load_model(tmp_path / "plain.keras")) == Metadata(form="deploy")
 
 
 def test_only_keras_files_are_written(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def recover(model: Any) -> Recovered:
         squeeze_excite=_attention(list(ordered.values())),
         auxiliary_heads=bool(auxiliary),
         block=_kind(ordered["stage0"]),
-        adaptation=_adaptation(ordered),
+        adaptation=_adaptation(ordered, auxiliary),
     )
     if isinstance(ordered["stage0"], SinglePath):
         architecture = as_trained(architecture, get_metadata(model).variant)
@@ -120,22 +120,30 @@ def _dilation(unit: Any) -> int:
     return int(unit.convolution.dilation_rate[0] if isinstance(unit, SinglePath) else unit.dilation_rate)
 
 
-def _adaptation(units: Mapping[str, Any]) -> Adaptation:
+def _adaptation(units: Mapping[str, Any], auxiliary: Mapping[str, Any]) -> Adaptation:
     """Strides and dilation as the stem and the first block of each stage show them; epsilon, where there is one."""
     stem_strides = stride = _strides(units["stage0"])
     dilated = [stage for stage in range(1, 5) if _strides(units[f"stage{stage}_block0"]) == 1]
     for _ in range(4 - len(dilated)):
         stride *= 2
-    epsilons = {unit.epsilon for unit in units.values() if not isinstance(unit, SinglePath) and not unit.deploy}
+    epsilons = {epsilon for unit in units.values() for epsilon in _epsilons(unit)}
+    epsilons |= {head.conv.norm.epsilon for head in auxiliary.values()}
     if len(epsilons) > 1:
         raise InputError(
-            f"The blocks' batch normalizations have different epsilons ({', '.join(map(str, sorted(epsilons)))}), and "
-            "a RepVGG has one. Convert the model with repvgg.reparameterize: the deploy form has none."
+            f"The batch normalizations have different epsilons ({', '.join(map(str, sorted(epsilons)))}), and a RepVGG "
+            "has one. Convert the model with repvgg.reparameterize: the deploy form has none."
         )
     changes = Adaptation().changed(stem_strides=stem_strides, epsilon=next(iter(epsilons), None))
     if not dilated:
         return changes
     return changes.changed(output_stride=stride, dilate_first=_dilation(units[f"stage{dilated[0]}_block0"]) > 1)
+
+
+def _epsilons(unit: Any) -> set[float]:
+    if isinstance(unit, SinglePath) or unit.deploy:
+        return set()
+    scales = [parameter.path for parameter in unit.kind.parameters(unit.shape) if parameter.path.endswith(".gamma")]
+    return {unit.variable(path.removesuffix("gamma") + "epsilon") for path in scales}
 
 
 def _kind(unit: Any) -> str:
