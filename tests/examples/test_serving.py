@@ -5,45 +5,31 @@ import json
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
-from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pytest
-from browser import CHROMIUM, Browser
-from PIL import Image
+from serving import (
+    CLASSES,
+    EXAMPLES,
+    FORMS,
+    ROOT,
+    SERVING,
+    TOLERANCE,
+    WEB,
+    Classes,
+    assert_same,
+    expected,
+    served,
+)
 
-import repvgg
 from exported import NETWORKS, TOLERANCES, deployed, write
-from helpers import infer, random_images, relative_error, trained_like
-from repvgg.data import read_batch
-from repvgg.evaluation.prediction import predict
+from helpers import infer, random_images, relative_error
 from repvgg.exporting import export
-from repvgg.runners import as_runner
 from repvgg.targets import TARGETS
 from repvgg.targets.int8 import INT8_TARGETS
-
-ROOT = Path(__file__).parents[2]
-SERVING, WEB = ROOT / "examples" / "serving", ROOT / "examples" / "web"
-
-EXAMPLES = {
-    "onnx": ("onnx_runtime.py", "model.onnx"),
-    "openvino": ("openvino_runtime.py", "model.xml"),
-    "litert": ("litert_single_thread.py", "model.tflite"),
-    "savedmodel": ("tf_serving_request.py", "flowers/1"),
-}
-
-FORMS: dict[str, dict[str, Any]] = {
-    "pixels to probabilities": {"with_preprocessing": True, "softmax": True},
-    "normalized to logits": {},
-    "int8": {"precision": "int8", "scheme": "per-channel", "max_drop": 100, "image_size": 48},
-}
 
 CASES = [
     (target, form)
@@ -53,74 +39,6 @@ CASES = [
     # to start.
     if (target in INT8_TARGETS if form == "int8" else (target, form) != ("savedmodel", "normalized to logits"))
 ]
-
-CLASSES = ("daisy", 'a "bee" & <more>', "käfer", "tulip")
-PREPROCESSING = repvgg.Preprocessing(crop=48, resize=53, mean=(0.2, 0.5, 0.7), std=(0.2, 0.5, 0.35))
-
-# Another runtime adds up in another order, and the fixture's classifier amplifies that: logits move by up to 7e-6, and
-# probabilities by a quarter of it. The rest is for other processors.
-TOLERANCE = 1e-5
-
-Classes = list[tuple[str, float]]
-
-
-def picture(width: int, height: int, seed: int) -> np.ndarray:
-    """Edges, colours and noise, so that another way to resize, crop or turn shows."""
-    generator = np.random.default_rng(seed)
-    rows, columns = np.mgrid[:height, :width]
-    waves = [np.sin(columns / generator.uniform(2, 20) + rows / generator.uniform(2, 20)) for _ in range(3)]
-    values = 128 + 90 * np.stack(waves, -1) + 30 * generator.standard_normal((height, width, 3))
-    return values.clip(0, 255).astype(np.uint8)
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Smaller and larger than the network's images, in colour and grey, one lying on its side."""
-    folder = tmp_path_factory.mktemp("pictures")
-    names = [folder / name for name in ("small.png", "grey.png", "turned.jpg")]
-    Image.fromarray(picture(41, 38, seed=0)).save(names[0])
-    Image.fromarray(picture(301, 140, seed=1)).convert("L").save(names[1])
-    turned = Image.Exif()
-    turned[0x0112] = 6
-    Image.fromarray(picture(211, 333, seed=2)).save(names[2], quality=92, exif=turned)
-    return names
-
-
-@pytest.fixture(scope="module")
-def network(pictures: list[Path]) -> Any:
-    """In deploy form, with a classifier that tells these pictures apart."""
-    keras.utils.set_random_seed(3)  # a fixture of a module comes before those of its tests, one of which sets the seed
-    model = trained_like(repvgg.RepVGG([1, 1, 2, 1], [0.25] * 4, num_classes=len(CLASSES)))
-    repvgg.set_metadata(model, class_names=CLASSES, preprocessing=PREPROCESSING)
-    deployed = repvgg.reparameterize(model)
-    logits = as_runner(deployed)(read_batch(pictures, PREPROCESSING))
-    kernel, bias = deployed.layers[-1].get_weights()
-    factor = 0.4 / logits.std(axis=0)
-    deployed.layers[-1].set_weights([kernel * factor, (bias - logits.mean(axis=0)) * factor])
-    return deployed
-
-
-@pytest.fixture(scope="module")
-def artifacts(network: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Writes each artifact when it is first asked for."""
-
-    @cache
-    def artifact(target: str, form: str) -> Path:
-        path = tmp_path_factory.mktemp("artifacts") / EXAMPLES[target][1]
-        options = dict(FORMS[form])
-        if form == "int8":
-            pixels = np.stack([picture(48, 48, seed) for seed in range(8)])
-            options["calibration"] = PREPROCESSING.normalize(pixels)
-        export(network, path, target, **options)
-        return path
-
-    return artifact
-
-
-def expected(source: Any, pictures: list[Path]) -> list[Classes]:
-    """What `repvgg predict` says."""
-    found = predict(as_runner(source), pictures)
-    return [list(zip(one.classes, one.probabilities, strict=True)) for one in found]
 
 
 def run_example(target: str, *arguments: object) -> list[Classes]:
@@ -148,13 +66,6 @@ def run_script(script: str, *arguments: object) -> list[Classes]:
         probability, name = line.split(maxsplit=1)
         results[-1].append((name, float(probability.removesuffix("%")) / 100))
     return results
-
-
-def assert_same(found: list[Classes], wanted: list[Classes], tolerance: float = TOLERANCE) -> None:
-    assert len(found) == len(wanted)
-    for one, other in zip(found, wanted, strict=True):
-        assert [name for name, _ in one] == [name for name, _ in other]
-        np.testing.assert_allclose([part for _, part in one], [part for _, part in other], rtol=0, atol=tolerance)
 
 
 def test_pictures_are_told_apart(network: Any, pictures: list[Path]) -> None:
@@ -256,19 +167,6 @@ def test_signature_of_tensorflow_serving(artifacts: Any) -> None:
         }
 
 
-@contextmanager
-def served(handler: Any) -> Iterator[str]:
-    """A server on this machine, and its address."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
 @pytest.mark.parametrize("form", ["pixels to probabilities", "normalized to logits"])
 def test_request_to_a_server(form: str, network: Any, artifacts: Any, pictures: list[Path]) -> None:
     """A server that knows of TensorFlow Serving's interface what the example uses of it: a row an instance."""
@@ -297,148 +195,3 @@ def test_request_to_a_server(form: str, network: Any, artifacts: Any, pictures: 
     with served(Handler) as address:
         found = run_example("savedmodel", artifact, f"{address}/v1/models/flowers:predict", *pictures)
     assert_same(found, expected(network, pictures))
-
-
-RUNTIME = WEB / "node_modules" / "onnxruntime-web"
-needs_browser = [
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here: apt-get install chromium"),
-    pytest.mark.skipif(
-        not RUNTIME.is_dir(), reason="ONNX Runtime Web is not installed: npm install --prefix examples/web"
-    ),
-]
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with Browser(tmp_path_factory.mktemp("profile")) as browser:
-        yield browser
-
-
-@contextmanager
-def served_page(folder: Path, artifact: Path | None) -> Iterator[str]:
-    """The page as it is put on a server, with what prepare.py makes of an artifact; its address."""
-    for name in ("index.html", "style.css", "app.js"):
-        (folder / name).write_bytes((WEB / name).read_bytes())
-    (folder / "node_modules").symlink_to(WEB / "node_modules")
-    if artifact is not None:
-        subprocess.run([sys.executable, WEB / "prepare.py", artifact, folder], check=True, timeout=300)
-
-    class Handler(SimpleHTTPRequestHandler):
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments, directory=str(folder))
-
-        def log_message(self, *arguments: Any) -> None:
-            pass
-
-    with served(Handler) as address:
-        yield address
-
-
-def classify_in_page(browser: Browser, path: Path) -> Classes:
-    """Chooses a picture, and reads what is shown."""
-    browser.wait_for("!document.querySelector('#file').disabled")
-    browser.evaluate("document.querySelector('#time').textContent = ''")
-    browser.choose_files("#file", [path])
-    return shown_classes(browser)
-
-
-def shown_classes(browser: Browser) -> Classes:
-    browser.wait_for("document.querySelector('#time').textContent && !document.querySelector('#file').disabled")
-    shown = "[...document.querySelectorAll('#classes li')]"
-    names = browser.evaluate(f"{shown}.map((item) => item.firstChild.textContent)")
-    probabilities = browser.evaluate(f"{shown}.map((item) => Number(item.dataset.probability))")
-    return list(zip(names, probabilities, strict=True))
-
-
-class TestWeb:
-    pytestmark = needs_browser
-
-    @pytest.mark.parametrize("form", FORMS)
-    def test_page_says_what_predict_says(
-        self, form: str, network: Any, artifacts: Any, pictures: list[Path], browser: Browser, tmp_path: Path
-    ) -> None:
-        artifact = artifacts("onnx", form)
-        with served_page(tmp_path, artifact) as address:
-            browser.open(address)
-            found = [classify_in_page(browser, path) for path in pictures]
-            assert browser.evaluate("document.querySelector('#picture').width") == 333  # turned upright
-        assert_same(found, expected(artifact if form == "int8" else network, pictures))
-
-    def test_what_is_no_picture(self, artifacts: Any, pictures: list[Path], browser: Browser, tmp_path: Path) -> None:
-        """It is said so, and the next picture is none the worse."""
-        (tmp_path / "text.png").write_text("text")
-        with served_page(tmp_path, artifacts("onnx", "pixels to probabilities")) as address:
-            browser.open(address)
-            browser.wait_for("!document.querySelector('#file').disabled")
-            browser.choose_files("#file", [tmp_path / "text.png"])
-            browser.wait_for("document.querySelector('#status.error')")
-            assert "“text.png” is no picture" in browser.evaluate("document.querySelector('#status').textContent")
-            assert len(classify_in_page(browser, pictures[0])) == len(CLASSES)
-            assert browser.evaluate("document.querySelector('#status').textContent") == ""
-
-    def test_dropped_picture(
-        self, network: Any, artifacts: Any, pictures: list[Path], browser: Browser, tmp_path: Path
-    ) -> None:
-        (tmp_path / "dropped.png").write_bytes(pictures[0].read_bytes())
-        with served_page(tmp_path, artifacts("onnx", "pixels to probabilities")) as address:
-            browser.open(address)
-            browser.wait_for("!document.querySelector('#file').disabled")
-            browser.evaluate(
-                f"""(async () => {{
-                    const dataTransfer = new DataTransfer();
-                    const content = await (await fetch("{address}/dropped.png")).blob();
-                    dataTransfer.items.add(new File([content], "dropped.png"));
-                    document.querySelector("#drop").dispatchEvent(new DragEvent("drop", {{ dataTransfer }}));
-                }})()"""
-            )
-            assert_same([shown_classes(browser)], expected(network, pictures[:1]))
-
-    def test_page_without_its_network(self, browser: Browser, tmp_path: Path) -> None:
-        with served_page(tmp_path, None) as address:
-            browser.open(address)
-            browser.wait_for("document.querySelector('#status.error')")
-            assert "prepare.py" in browser.evaluate("document.querySelector('#status').textContent")
-
-    @pytest.mark.parametrize("channels", [3, 1])
-    @pytest.mark.parametrize("size", [(41, 38), (301, 140), (640, 480), (53, 53), (54, 401), (30, 100)])
-    def test_pixels_are_those_of_pillow(
-        self, size: tuple[int, int], channels: int, artifacts: Any, browser: Browser, tmp_path: Path
-    ) -> None:
-        """Bit for bit: decoded, made grey, resized up and down, and cut out."""
-        path = tmp_path / "picture.png"
-        Image.fromarray(picture(*size, seed=3)).save(path)
-        preprocessing = repvgg.Preprocessing(48, 53, (0.0,) * channels, (1.0,) * channels)
-        wanted = np.rint(read_batch([path], preprocessing)[0] * 255)
-        settings = {"crop": 48, "resize": 53, "mean": [0.0] * channels}
-        with served_page(tmp_path, None) as address:
-            browser.open(address)
-            found = browser.evaluate(
-                f"""(async () => {{
-                    const {{ decode, prepare }} = await import("{address}/app.js");
-                    const file = await (await fetch("{address}/picture.png")).blob();
-                    return Array.from(prepare(await decode(file), {json.dumps(settings)}));
-                }})()"""
-            )
-        np.testing.assert_array_equal(np.reshape(found, wanted.shape), wanted)
-
-    def test_resize_of_the_canvas_is_another(self, browser: Browser, tmp_path: Path) -> None:
-        """Why the page has its own. docs/serving.md has these figures; another browser has others."""
-        path = tmp_path / "picture.png"
-        pixels = picture(640, 480, seed=3)
-        Image.fromarray(pixels).save(path)
-        wanted = np.asarray(Image.fromarray(pixels).resize((299, 224), Image.Resampling.BILINEAR)).astype(int)
-        with served_page(tmp_path, None) as address:
-            browser.open(address)
-            for quality in ("low", "medium", "high"):
-                found = browser.evaluate(
-                    f"""(async () => {{
-                        const bitmap = await createImageBitmap(await (await fetch("{address}/picture.png")).blob());
-                        const context = new OffscreenCanvas(299, 224).getContext("2d");
-                        context.imageSmoothingQuality = "{quality}";
-                        context.drawImage(bitmap, 0, 0, 299, 224);
-                        return Array.from(context.getImageData(0, 0, 299, 224).data);
-                    }})()"""
-                )
-                difference = np.abs(np.reshape(found, (224, 299, 4))[..., :3] - wanted)
-                print(f"{quality}: {difference.mean():.1f} of 255 on average, {difference.max()} at most")
-                assert difference.mean() > 2
