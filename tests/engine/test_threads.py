@@ -1,5 +1,6 @@
 """Threads that behave: many callers, many engines, few cores, forks, and ends that come early."""
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -11,9 +12,12 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from plain_networks import images, network
+from plain_networks import images, network, schedule_of
 
-from repvgg.engine import compile_plan
+from repvgg.engine import ENTRY, build, compile_plan
+from repvgg.engine.machine import Code
+from repvgg.engine.pack import pack, zeros
+from repvgg.engine.reference import compute
 
 SCRIPT = """
 import os, signal, sys, threading, time
@@ -64,6 +68,29 @@ def test_several_engines_at_once_and_threads_that_end_with_them() -> None:
     engines.pop().close()
     del engine, engines
     assert threading.active_count() == before
+
+
+def test_threads_of_others_compute_together() -> None:
+    # As a C program would: threads of its own, all of which call the same function.
+    plan = network()
+    schedule = schedule_of(plan, (32, 32), threads=3)
+    program = build(plan, schedule)
+    code = Code(program.ir, schedule.isa)
+    kinds = (*([ctypes.c_void_p] * 4), ctypes.c_int64, ctypes.c_int64)
+    function = ctypes.CFUNCTYPE(None, *kinds)(code.address(ENTRY))
+    constants, workspace = pack(program.arrays), zeros(program.workspace_bytes)
+    for threads in (1, 3, 2):
+        batch, outputs = images(1, 32, 32, 3), np.empty(program.output_bytes // 4, np.float32)
+        places = [array.ctypes.data for array in (constants, workspace, batch, outputs)]
+        pool = [threading.Thread(target=function, args=(*places, index, threads)) for index in range(threads)]
+        for thread in pool:
+            thread.start()
+        for thread in pool:
+            thread.join(timeout=60)
+        logits = program.outputs["logits"]
+        expected = compute(plan, batch.astype(np.float64))["logits"]
+        np.testing.assert_allclose(outputs[: logits.count].reshape(logits.shape), expected, rtol=0, atol=1e-4)
+    code.close()
 
 
 def test_ten_thousand_calls_leak_nothing() -> None:

@@ -13,7 +13,7 @@ from repvgg.engine.layout import aligned
 from repvgg.engine.machine import Code
 from repvgg.engine.pack import pack, zeros
 from repvgg.engine.plan import Plan
-from repvgg.engine.program import ENTRY, Program
+from repvgg.engine.program import Program
 from repvgg.engine.schedule import Schedule
 from repvgg.engine.workers import Workers
 
@@ -34,7 +34,7 @@ class Engine:
         self.program = program
         self.error: float | None = None
         schedule = program.schedule
-        code = Code(program.ir + sync.worker(ENTRY), schedule.isa)
+        code = Code(program.ir + sync.worker(), schedule.isa)
         self._workers = Workers(code, pack(program.arrays), zeros(program.workspace_bytes), schedule.threads)
         self._finalizer = weakref.finalize(self, self._workers.close)
 

@@ -74,13 +74,15 @@ def build(plan: Plan, schedule: Schedule, *, clock: bool = False) -> Program:
     _Builder(plan, schedule, module, memory, outputs).write()
     isa = schedule.isa
     # One thread's phases are timed without what others take its core for; several wait for one another.
-    timed = sync.Clock(memory.bytes, 3 if schedule.threads == 1 else 1) if clock else None
+    counters, threads = memory.bytes, schedule.threads
+    notes = counters + sync.counter_bytes(len(module.phases), threads)
+    timed = sync.Clock(notes, 3 if threads == 1 else 1) if clock else None
     ir = "".join(
         (
             declarations(isa),
             sync.waiting(isa),
             *module.functions.values(),
-            sync.entry(module.phases, ENTRY, timed),
+            sync.entry(module.phases, ENTRY, counters, threads, timed),
         )
     )
     height, width = schedule.image_size
@@ -90,7 +92,7 @@ def build(plan: Plan, schedule: Schedule, *, clock: bool = False) -> Program:
         phases=tuple(module.phases),
         arrays=arrays,
         constant_bytes=constant_bytes,
-        workspace_bytes=memory.bytes + (aligned(16 * (len(module.phases) + 1)) if clock else 0),
+        workspace_bytes=notes + (aligned(16 * (len(module.phases) + 1)) if clock else 0),
         input_bytes=4 * schedule.batch * height * width * plan.channels,
         outputs=outputs,
         output_bytes=output_bytes,

@@ -1,21 +1,24 @@
 """How threads share work and wait for one another, in generated code.
 
-A phase's tasks are dealt to threads in equal ranges; a thread that is done takes tasks of the others' ranges, so one
-whose core was taken away is not waited for longer than its last task. Then all meet: whoever comes last opens the gate.
-The others spin for some microseconds, then give up the core, then sleep in the kernel (a futex, where there is one).
+A phase's tasks are dealt to threads in equal ranges; a thread that is done takes tasks of the others' ranges. A phase
+ends with its last task, not with its last thread: one whose core was taken away is waited for only while it has a task.
+It may come back when the others are phases, or calls, ahead: then it finds nothing to do, because every counter carries
+the number of its call. Waiting threads spin for some microseconds, then give up the core, then sleep in the kernel (a
+futex, where there is one).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from repvgg.engine.isa import Isa
-from repvgg.engine.layout import Phase
+from repvgg.engine.layout import Phase, aligned
 
 LINE = 64
-"""Bytes between counters, so that no two share a cache line."""
+"""Bytes between words that change at different times, so that no two share a cache line."""
 
-ARRIVED, GATE, SLEEPERS, JOB, JOB_SLEEPERS, STOP, FIRST_TICKET = range(7)
-"""Places of counters in the workspace, in lines."""
+JOB, JOB_SLEEPERS, STOP, PROGRESS, PROGRESS_SLEEPERS, ARRIVED, END = range(7)
+"""Places of words at the start of the workspace, in lines. The job's number is followed by where its images and outputs
+are; progress counts ends of phases."""
 
 POINTERS = "ptr %constants, ptr %workspace, ptr %images, ptr %outputs"
 
@@ -25,9 +28,19 @@ IDLE_SPINS = 4000
 """Pauses of a thread that waits for the next call."""
 
 
-def sync_bytes(threads: int) -> int:
-    """Memory of the counters; all zero before the first call."""
-    return LINE * (FIRST_TICKET + threads)
+def sync_bytes() -> int:
+    """Memory of the words; all zero before the first call."""
+    return LINE * END
+
+
+def counter_bytes(phases: int, threads: int) -> int:
+    """Memory of the counters of all phases."""
+    return phases * _record(threads)
+
+
+def _record(threads: int) -> int:
+    """Bytes of one phase's counters: tasks taken from each thread's range, and tasks done."""
+    return aligned(8 * (threads + 1), LINE)
 
 
 _FUTEX = {"x86_64": 202, "aarch64": 98}
@@ -98,38 +111,12 @@ done:
   ret void
 }}
 
-define internal void @meet(ptr %sync, i64 %threads) noinline nounwind {{
-entry:
-  %gate = getelementptr i8, ptr %sync, i64 {LINE * GATE}
-  %sleepers = getelementptr i8, ptr %sync, i64 {LINE * SLEEPERS}
-  %tickets = getelementptr i8, ptr %sync, i64 {LINE * FIRST_TICKET}
-  %seen = load atomic i32, ptr %gate seq_cst, align 4
-  %arrived = getelementptr i8, ptr %sync, i64 {LINE * ARRIVED}
-  %before = atomicrmw add ptr %arrived, i64 1 seq_cst
-  %count = add i64 %before, 1
-  %last = icmp eq i64 %count, %threads
-  br i1 %last, label %reset, label %stay
-reset:
-  %t = phi i64 [ 0, %entry ], [ %t2, %reset ]
-  %at = mul i64 %t, {LINE}
-  %ticket = getelementptr i8, ptr %tickets, i64 %at
-  store atomic i64 0, ptr %ticket monotonic, align 8
-  %t2 = add i64 %t, 1
-  %more = icmp slt i64 %t2, %threads
-  br i1 %more, label %reset, label %go
-go:
-  store atomic i64 0, ptr %arrived monotonic, align 8
-  call void @open(ptr %gate, ptr %sleepers)
-  ret void
-stay:
-  call void @wait(ptr %gate, ptr %sleepers, i32 %seen, i64 {SPINS})
-  ret void
-}}
-
 define internal void @share(
-  ptr %phase, i64 %tasks, {POINTERS}, i64 %thread, i64 %threads
+  ptr %phase, i64 %tasks, ptr %counters, ptr %finished, {POINTERS}, i64 %thread, i64 %threads, i64 %call
 ) noinline nounwind {{
 entry:
+  %progress = getelementptr i8, ptr %workspace, i64 {LINE * PROGRESS}
+  %sleepers = getelementptr i8, ptr %workspace, i64 {LINE * PROGRESS_SLEEPERS}
   br label %range
 range:
   %k = phi i64 [ 0, %entry ], [ %k2, %range_done ]
@@ -142,24 +129,51 @@ range:
   %owner2 = add i64 %owner, 1
   %high_product = mul i64 %tasks, %owner2
   %high = udiv i64 %high_product, %threads
-  %line = add i64 %owner, {FIRST_TICKET}
-  %place = mul i64 %line, {LINE}
-  %ticket = getelementptr i8, ptr %workspace, i64 %place
+  %ticket = getelementptr i64, ptr %counters, i64 %owner
   br label %take
 take:
-  %taken = atomicrmw add ptr %ticket, i64 1 monotonic
+  %old = load atomic i64, ptr %ticket seq_cst, align 8
+  %of = lshr i64 %old, 32
+  %mine = icmp eq i64 %of, %call
+  br i1 %mine, label %count, label %done
+count:
+  %taken = and i64 %old, 4294967295
   %task = add i64 %low, %taken
   %some = icmp slt i64 %task, %high
-  br i1 %some, label %work, label %range_done
+  br i1 %some, label %try, label %range_done
+try:
+  %next = add i64 %old, 1
+  %pair = cmpxchg ptr %ticket, i64 %old, i64 %next seq_cst seq_cst
+  %got = extractvalue {{ i64, i1 }} %pair, 1
+  br i1 %got, label %work, label %take
 work:
   call void %phase({POINTERS}, i64 %thread, i64 0, i64 %task)
+  %before = atomicrmw add ptr %finished, i64 1 seq_cst
+  %low_bits = and i64 %before, 4294967295
+  %now_done = add i64 %low_bits, 1
+  %last = icmp eq i64 %now_done, %tasks
+  br i1 %last, label %tell, label %take
+tell:
+  call void @open(ptr %progress, ptr %sleepers)
   br label %take
 range_done:
   %k2 = add i64 %k, 1
   %again = icmp slt i64 %k2, %threads
-  br i1 %again, label %range, label %done
+  br i1 %again, label %range, label %look
+look:
+  %seen = load atomic i32, ptr %progress seq_cst, align 4
+  %state = load atomic i64, ptr %finished seq_cst, align 8
+  %state_of = lshr i64 %state, 32
+  %current = icmp eq i64 %state_of, %call
+  br i1 %current, label %compare, label %done
+compare:
+  %so_far = and i64 %state, 4294967295
+  %complete = icmp eq i64 %so_far, %tasks
+  br i1 %complete, label %done, label %stay
+stay:
+  call void @wait(ptr %progress, ptr %sleepers, i32 %seen, i64 {SPINS})
+  br label %look
 done:
-  call void @meet(ptr %workspace, i64 %threads)
   ret void
 }}
 """
@@ -178,19 +192,87 @@ class Clock:
     kind: int
 
 
-def entry(phases: Sequence[Phase], exported: str, clock: Clock | None = None) -> str:
-    """The function that every thread calls; with a clock, one that notes times."""
-    lines = [f"define void @{exported}({POINTERS}, i64 %thread, i64 %threads) nounwind {{", "entry:"]
+def entry(phases: Sequence[Phase], exported: str, counters: int, threads: int, clock: Clock | None = None) -> str:
+    """The function by which others' threads compute together: each of them calls it, and it begins when all have.
+
+    Args:
+        phases: in order.
+        exported: the symbol of the former.
+        counters: where in the workspace the phases' counters are, in bytes.
+        threads: that may take part.
+        clock: notes times.
+    """
+    lines = [
+        f"define internal void @take_part({POINTERS}, i64 %thread, i64 %threads, i32 %number) nounwind {{",
+        "entry:",
+        "  %call = zext i32 %number to i64",
+    ]
     if clock is not None:
         lines += ["  %first = icmp eq i64 %thread, 0", *_tick(clock, 0)]
-    for index, phase in enumerate(phases, start=1):
-        lines.append(
-            f"  call void @share(ptr @{phase.function}, i64 {phase.tasks}, {POINTERS}, i64 %thread, i64 %threads)"
-        )
+    for index, phase in enumerate(phases):
+        place = counters + index * _record(threads)
+        lines += [
+            f"  %counters{index} = getelementptr i8, ptr %workspace, i64 {place}",
+            f"  %finished{index} = getelementptr i8, ptr %workspace, i64 {place + 8 * threads}",
+            f"  call void @share(ptr @{phase.function}, i64 {phase.tasks}, ptr %counters{index}, "
+            f"ptr %finished{index}, {POINTERS}, i64 %thread, i64 %threads, i64 %call)",
+        ]
         if clock is not None:
-            lines += _tick(clock, index)
+            lines += _tick(clock, index + 1)
     text = "\n".join([*lines, "  ret void", "}", ""])
-    return text if clock is None else "declare i32 @clock_gettime(i32, ptr)\n" + text
+    declared = "" if clock is None else "declare i32 @clock_gettime(i32, ptr)\n"
+    text += f"""
+define void @{exported}({POINTERS}, i64 %thread, i64 %threads) nounwind {{
+entry:
+  %job = getelementptr i8, ptr %workspace, i64 {LINE * JOB}
+  %sleepers = getelementptr i8, ptr %workspace, i64 {LINE * JOB_SLEEPERS}
+  %arrived = getelementptr i8, ptr %workspace, i64 {LINE * ARRIVED}
+  %seen = load atomic i32, ptr %job seq_cst, align 4
+  %before = atomicrmw add ptr %arrived, i64 1 seq_cst
+  %count = add i64 %before, 1
+  %last = icmp eq i64 %count, %threads
+  br i1 %last, label %first, label %stay
+first:
+  store atomic i64 0, ptr %arrived seq_cst, align 8
+  call void @begin(ptr %workspace)
+  br label %go
+stay:
+  call void @wait(ptr %job, ptr %sleepers, i32 %seen, i64 {SPINS})
+  br label %go
+go:
+  %number = load atomic i32, ptr %job seq_cst, align 4
+  call void @take_part({POINTERS}, i64 %thread, i64 %threads, i32 %number)
+  ret void
+}}
+"""
+    return declared + text + _begin(counters, counter_bytes(len(phases), threads))
+
+
+def _begin(counters: int, size: int) -> str:
+    """Gives all counters the number of the next call, then announces it."""
+    return f"""
+define internal void @begin(ptr %workspace) nounwind {{
+entry:
+  %job = getelementptr i8, ptr %workspace, i64 {LINE * JOB}
+  %sleepers = getelementptr i8, ptr %workspace, i64 {LINE * JOB_SLEEPERS}
+  %counters = getelementptr i8, ptr %workspace, i64 {counters}
+  %before = load atomic i32, ptr %job seq_cst, align 4
+  %number = add i32 %before, 1
+  %wide = zext i32 %number to i64
+  %fresh = shl i64 %wide, 32
+  br label %reset
+reset:
+  %i = phi i64 [ 0, %entry ], [ %i2, %reset ]
+  %counter = getelementptr i64, ptr %counters, i64 %i
+  store atomic i64 %fresh, ptr %counter monotonic, align 8
+  %i2 = add i64 %i, 1
+  %more = icmp slt i64 %i2, {size // 8}
+  br i1 %more, label %reset, label %announce
+announce:
+  call void @open(ptr %job, ptr %sleepers)
+  ret void
+}}
+"""
 
 
 def _tick(clock: Clock, index: int) -> list[str]:
@@ -204,7 +286,7 @@ def _tick(clock: Clock, index: int) -> list[str]:
     ]
 
 
-def worker(entry_name: str) -> str:
+def worker() -> str:
     """A function for a thread that waits for calls, takes part in each, and returns when it is told to stop.
 
     A call is announced by `call`, which takes part itself as thread 0 and returns when the answers are there.
@@ -225,10 +307,10 @@ idle:
   %leave = icmp ne i64 %stopping, 0
   br i1 %leave, label %done, label %work
 work:
-  %now = add i32 %seen, 1
-  %images = load ptr, ptr %images_at, align 8
-  %outputs = load ptr, ptr %outputs_at, align 8
-  call void @{entry_name}({POINTERS}, i64 %thread, i64 %threads)
+  %now = load atomic i32, ptr %job seq_cst, align 4
+  %images = load atomic ptr, ptr %images_at monotonic, align 8
+  %outputs = load atomic ptr, ptr %outputs_at monotonic, align 8
+  call void @take_part({POINTERS}, i64 %thread, i64 %threads, i32 %now)
   br label %idle
 done:
   ret void
@@ -237,13 +319,13 @@ done:
 define void @call({POINTERS}, i64 %threads) nounwind {{
 entry:
   %job = getelementptr i8, ptr %workspace, i64 {LINE * JOB}
-  %sleepers = getelementptr i8, ptr %workspace, i64 {LINE * JOB_SLEEPERS}
   %images_at = getelementptr i8, ptr %job, i64 8
   %outputs_at = getelementptr i8, ptr %job, i64 16
-  store ptr %images, ptr %images_at, align 8
-  store ptr %outputs, ptr %outputs_at, align 8
-  call void @open(ptr %job, ptr %sleepers)
-  call void @{entry_name}({POINTERS}, i64 0, i64 %threads)
+  store atomic ptr %images, ptr %images_at monotonic, align 8
+  store atomic ptr %outputs, ptr %outputs_at monotonic, align 8
+  call void @begin(ptr %workspace)
+  %number = load atomic i32, ptr %job seq_cst, align 4
+  call void @take_part({POINTERS}, i64 0, i64 %threads, i32 %number)
   ret void
 }}
 
