@@ -17,7 +17,12 @@ _CPUINFO = Path("/proc/cpuinfo")
 _INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp", "i8mm")
 """Of a processor's flags those that decide the speed of convolutions."""
 
-_SWITCHES = {"TF_ENABLE_ONEDNN_OPTS": "1", "ONEDNN_MAX_CPU_ISA": "", "OMP_NUM_THREADS": ""}
+_SWITCHES = {
+    "TF_ENABLE_ONEDNN_OPTS": "1",
+    **dict.fromkeys(
+        ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "XLA_FLAGS", "REPVGG_PROCESSOR", "OMP_NUM_THREADS"), ""
+    ),
+}
 """Variables that change what the runtimes use of the processor, and the value that changes nothing here."""
 
 _PACKAGES = ("keras", "tensorflow", "jax", "torch", "onnxruntime", "openvino", "ai-edge-litert", "repvgg")

@@ -30,7 +30,8 @@ class Runtime:
         name: how it is called in tables.
         target: the format that is written for it, a key of `TARGETS`; None for Keras, which runs models as they are.
         packages: what has to be installed, with the extra that brings them.
-        exports: what Keras's own `Model.export` calls the format, for networks of any layers.
+        exports: what Keras's own `Model.export` calls the format, for networks of any layers; None if it has none, and
+            this package writes what it can.
         precision: "float32", or "int8".
     """
 
@@ -152,7 +153,7 @@ def _write(runtime: Runtime, model: Any, path: Path, *, stock: bool, size: int) 
         images = np.random.default_rng(0).standard_normal((CALIBRATION_IMAGES, size, size, 3)).astype(np.float32)
         target, scheme = INT8_TARGETS[runtime.target], SCHEMES[INT8_SCHEME]
         target.save(target.quantize(model, images, scheme, (), Settings()), path, Metadata())
-    elif stock:
+    elif stock and runtime.exports is not None:
         _write_by_keras(runtime, model, path)
     else:
         write: Callable[[Any, Path, Metadata, Settings], None] = import_module(TARGETS[runtime.target].module).write
