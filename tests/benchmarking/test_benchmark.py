@@ -97,7 +97,7 @@ def test_int8_of_stock_networks_is_missing_with_its_reason() -> None:
     ours, stock = report.rows
     assert ours.figures is not None
     assert stock.figures is None
-    assert stock.missing == "INT8 is written for this package's networks"
+    assert stock.missing == "INT8 is made of networks that this package writes itself"
 
 
 def test_a_network_that_answers_otherwise_does_not_compete(monkeypatch: pytest.MonkeyPatch) -> None:

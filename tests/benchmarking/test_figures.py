@@ -104,7 +104,7 @@ def test_load_is_said() -> None:
     assert not quiet.heavy
     assert str(quiet) == "Other processes kept 0.01 cores busy meanwhile (at most 0.02)."
     assert loud.heavy
-    assert "0.40 cores busy meanwhile (at most 0.80): figures are too low" in str(loud)
+    assert "0.40 cores busy meanwhile (at most 0.80): figures are too low, most of all" in str(loud)
 
 
 def test_this_machine_has_a_name_and_what_changes_its_speed(monkeypatch: pytest.MonkeyPatch) -> None:

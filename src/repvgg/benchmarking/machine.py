@@ -115,7 +115,11 @@ class ForeignLoad:
 
     def __str__(self) -> str:
         busy = f"Other processes kept {self.cores.median:.2f} cores busy meanwhile (at most {max(self.rounds):.2f})"
-        return f"{busy}: figures are too low, ratios less so." if self.heavy else f"{busy}."
+        return (
+            f"{busy}: figures are too low, most of all where threads wait for each other. Measure again alone."
+            if self.heavy
+            else f"{busy}."
+        )
 
 
 def read_times() -> tuple[float, float, float]:

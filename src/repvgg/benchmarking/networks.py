@@ -20,7 +20,7 @@ class Network:
         parameters: for the memory it will need; counted exactly when it is built.
         top1: published ImageNet accuracy in percent, at `image_size` pixels a side; `source` says where.
         build: makes the network for images of so many pixels a side; its outputs are logits of 1000 classes.
-        stock: made of any Keras layers, not only of those that this package writes itself.
+        stock: has layers that this package writes in no format, so that Keras's own export does.
     """
 
     name: str
@@ -81,9 +81,9 @@ def _without_preprocessing(build: Callable[[int], Any], first: str) -> Callable[
 BASELINES: Mapping[str, Network] = {
     row.name: row
     for row in (
-        Network("ResNet-50", "ResNet", 25.6e6, 76.31, f"{PAPER}, table 4", _application("ResNet50"), stock=True),
-        Network("ResNet-101", "ResNet", 44.7e6, 77.21, f"{PAPER}, table 4", _application("ResNet101"), stock=True),
-        Network("VGG-16", "VGG", 138.4e6, 72.21, f"{PAPER}, table 4", _application("VGG16"), stock=True),
+        Network("ResNet-50", "ResNet", 25.6e6, 76.31, f"{PAPER}, table 4", _application("ResNet50")),
+        Network("ResNet-101", "ResNet", 44.7e6, 77.21, f"{PAPER}, table 4", _application("ResNet101")),
+        Network("VGG-16", "VGG", 138.4e6, 72.21, f"{PAPER}, table 4", _application("VGG16")),
         Network(
             "EfficientNet-B0",
             "EfficientNet",

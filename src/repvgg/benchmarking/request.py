@@ -15,8 +15,8 @@ from repvgg.runners import RUNNERS
 SIZE = 224
 """Pixels a side, where neither the caller nor a file says another."""
 
-COPIES = 2.5
-"""Of the weights in memory, for each runtime: the file's, and another layout of them."""
+COPIES = 4.0
+"""Of the weights in memory, for each runtime: the file's, another layout of them, and what writing leaves behind."""
 
 
 @dataclass(frozen=True)

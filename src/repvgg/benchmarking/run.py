@@ -1,5 +1,6 @@
 """`benchmark`: everything is prepared and checked, then all take turns."""
 
+import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,6 +100,8 @@ def run(request: Request, out: Console) -> BenchmarkReport:
                 work.advance()
             else:
                 found = _prepared(entry, request, work.say, work.advance)
+            # A model and its graphs refer to each other, and the next one needs the room.
+            gc.collect()
             for one in found:
                 order.append((one.network.name, one.runtime))
                 if isinstance(one, Row):

@@ -122,7 +122,7 @@ def load(runtime: Runtime, model: Any, *, stock: bool, size: int, threads: int) 
 
     Args:
         model: a Keras model in deploy form.
-        stock: made of any Keras layers: written by Keras's own `Model.export`.
+        stock: has layers that only Keras's own `Model.export` writes.
         size: pixels a side of the images it will get.
 
     Raises:
@@ -146,7 +146,7 @@ def _write(runtime: Runtime, model: Any, path: Path, *, stock: bool, size: int) 
         raise InputError(f"{runtime.name} writes no file.")
     if runtime.precision == "int8":
         if stock:
-            raise InputError("INT8 is written for this package's networks")
+            raise InputError("INT8 is made of networks that this package writes itself")
         from repvgg.quantization.schemes import SCHEMES
         from repvgg.targets.int8 import INT8_TARGETS
 
