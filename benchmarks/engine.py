@@ -145,8 +145,17 @@ def main() -> None:
     parser.add_argument("--beside-resnet50", action="store_true")
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
-    cap = os.environ.get("ONEDNN_MAX_CPU_ISA", "none")
-    rows: list[dict[str, Any]] = []
+    cpu = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), ": unknown")
+    found: dict[str, Any] = {
+        "processor": cpu.partition(":")[2].strip(),
+        "max_isa": arguments.max_isa or "none",
+        "openvino_capped_to": os.environ.get("ONEDNN_MAX_CPU_ISA", "none"),
+        "clock": "processor time" if arguments.cpu_time else "time that passes",
+        "versions": {ORT: onnxruntime.__version__, OPENVINO: openvino.__version__.split("-")[0]},
+        "rows": [],
+    }
+    rows: list[dict[str, Any]] = found["rows"]
+    arguments.results.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         for entry in arguments.variants:
             variant, _, side = entry.partition(":")
@@ -163,17 +172,8 @@ def main() -> None:
                     row = one(plan, Path(folder), batch, size, threads, arguments)
                     rows.append({"variant": variant, "size": size, "batch": batch, "threads": threads, **row})
                     print(json.dumps(rows[-1]), flush=True)
-    cpu = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "unknown")
-    found = {
-        "processor": cpu.partition(":")[2].strip(),
-        "max_isa": arguments.max_isa or "none",
-        "openvino_capped_to": cap,
-        "clock": "processor time of one thread" if arguments.cpu_time else "time that passes",
-        "versions": {ORT: onnxruntime.__version__, OPENVINO: openvino.__version__.split("-")[0]},
-        "rows": rows,
-    }
-    arguments.results.parent.mkdir(exist_ok=True)
-    arguments.results.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+                    # What is measured stays, even if the next row is not.
+                    arguments.results.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     show(rows)
 
 

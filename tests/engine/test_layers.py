@@ -25,6 +25,8 @@ FORMS: dict[str, dict[str, Any]] = {
     "5x5": {"size": 5},
     "valid": {"pads": (0, 0, 0, 0)},
     "lopsided": {"pads": (0, 1, 2, 0)},
+    "depthwise, many taps": {"widths": (16, 16, 16), "groups": 16, "size": 9},
+    "a tall kernel": {"widths": (4, 5, 6), "size": 15},
     "depthwise": {"widths": (16, 16, 16), "groups": 16},
     "widths that fill no vector": {"widths": (12, 20, 7)},
     "sigmoid": {"activation": "sigmoid"},

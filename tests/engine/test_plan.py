@@ -17,6 +17,10 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: Plan("p", 3, (convolution("a", "images", 3, 8),), {"out": "b"}),
         "none of",
     ),
+    "too many layers": (
+        lambda: _plan(*(convolution(f"c{i}", f"c{i - 1}" if i else "images", 3, 3, size=1) for i in range(2001))),
+        "has 2001 layers; at most 2000",
+    ),
     "two of a name": (lambda: _plan(convolution("a", "images", 3, 8), convolution("a", "a", 8, 8)), "unique"),
     "an unknown source": (lambda: _plan(convolution("a", "b", 3, 8)), "reads 'b', which no earlier layer gives"),
     "channels that do not fit": (lambda: _plan(convolution("a", "images", 4, 8)), r"expected \(any, any, 3, any\)"),

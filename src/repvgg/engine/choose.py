@@ -33,6 +33,9 @@ MEMORY_FACTOR = 2.9
 SMALL_CHANNELS = 8
 """Images of fewer channels are convolved directly."""
 
+MOST_TAPS = 49
+"""Taps of a depthwise kernel up to which all are written out in code; larger ones are merged groups."""
+
 SCRATCH = 384 * 1024
 """Bytes that tiles, or transformed kernels, may take: half of a second-level cache that is small today."""
 
@@ -187,7 +190,7 @@ def within(options: list[list[Option]], budget: int) -> list[Option]:
 
 def _options(work: Work, largest_tile: int) -> Iterator[Option]:
     layer, isa, result = work.layer, work.isa, work.result
-    if layer.is_depthwise:
+    if layer.is_depthwise and layer.kernel[:, :, 0, 0].size <= MOST_TAPS:
         yield Option(Depthwise(min(8 if isa.registers > 16 else 4, result[1])), 0.0, 0)
         return
     groups = grouping(layer, isa.lanes)

@@ -26,6 +26,10 @@ LARGEST = 1 << 20
 """No side, channel count, stride or padding may be larger: sizes are multiplied before memory is asked for."""
 
 
+MOST_LAYERS = 2000
+"""Each layer is code of its own."""
+
+
 @dataclass(frozen=True, eq=False)
 class SqueezeExcite:
     """Channel attention: x * sigmoid(relu(mean(x) @ down + down_bias) @ up + up_bias).
@@ -152,6 +156,10 @@ class Plan:
         _check_count("channels", self.channels, f"The plan '{self.name}'")
         if not self.layers or not self.outputs:
             raise InputError(f"The plan '{self.name}' has no layers or no outputs; there is nothing to compile.")
+        if len(self.layers) > MOST_LAYERS:
+            raise InputError(
+                f"The plan '{self.name}' has {len(self.layers)} layers; at most {MOST_LAYERS} are compiled."
+            )
         channels: dict[str, int] = {INPUT: self.channels}
         vectors: set[str] = set()
         for layer in self.layers:

@@ -1,8 +1,7 @@
 """A network as a program: code, where its data is, and what a caller has to bring."""
 
+import math
 from dataclasses import dataclass
-
-import numpy as np
 
 from repvgg.engine import sync
 from repvgg.engine.emit import depthwise, direct, pointwise, winograd
@@ -28,7 +27,7 @@ class Output:
     @property
     def count(self) -> int:
         """Numbers in it."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True)

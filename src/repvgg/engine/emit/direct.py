@@ -149,7 +149,7 @@ class _Writer:
 
                 return f.loop(0, taps, 1, tap, [(f.vector, value) for value in values])
 
-            if depth <= SHORT:
+            if depth <= SHORT and high <= SHORT:
                 for y in range(high):
                     flat = tap_row(y, flat)
             else:
