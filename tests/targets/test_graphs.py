@@ -92,7 +92,13 @@ READERS: dict[str, Callable[[Path], Counter[str]]] = {
 @pytest.mark.parametrize("network", ["plain", "grouped"])
 @pytest.mark.parametrize("name", list(EXPECTED))
 def test_the_graph_holds_what_the_network_is(name: str, network: str, artifact: Any) -> None:
-    assert READERS[name](artifact(network, name).path) == EXPECTED[name]
+    found = READERS[name](artifact(network, name).path)
+    if name == "savedmodel":
+        # Grouped convolutions have their bias added in a way that TensorFlow does not fuse.
+        added = found.pop("AddV2", 0)
+        assert (added > 0) == (network == "grouped")
+        found["BiasAdd"] += added
+    assert found == EXPECTED[name]
 
 
 @pytest.mark.parametrize("name", list(EXPECTED))

@@ -102,6 +102,10 @@ class _Writer(GraphWriter[Any]):
             dilations=convolution.dilations,
             name=_safe(label),
         )
+        if convolution.bias is not None and convolution.groups > 1:
+            # TensorFlow fuses a convolution with the `BiasAdd` behind it, and its own kernel for the two refuses
+            # groups: without oneDNN, no reader could run the file.
+            return convolved + self.weight(f"{convolution.name}/bias", convolution.bias)
         return self.biased(convolved, convolution.name, convolution.bias)
 
     def convolve_transposed(self, tensor: Any, convolution: TransposedConvolution, label: str) -> Any:
