@@ -18,6 +18,20 @@ UNCOUNTED = 2
 """The first steps of each, which trace and warm up."""
 
 
+def machine() -> dict[str, Any]:
+    """What the figures were taken on, and how much of it was used."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return {
+        "processor": models[0] if models else platform.processor() or platform.machine(),
+        "avx512_vnni": any("avx512_vnni" in line for line in lines if line.startswith("flags")),
+        "cores": os.cpu_count(),
+        "held_to": os.environ.get("ONEDNN_MAX_CPU_ISA", "all it has"),
+        "onednn_in_tensorflow": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "as TensorFlow decides"),
+    }
+
+
 def compiled(model: Any) -> Any:
     """Ready for `train_on_batch`; without XLA, which is slower on a CPU."""
     model.compile(
@@ -70,8 +84,7 @@ def save(path: Path, seconds: Mapping[str, list[float]], ratio: float, **facts: 
         **facts,
         "backend": keras.backend.backend(),
         "keras": keras.__version__,
-        "cores": os.cpu_count(),
-        "processor": platform.machine(),
+        **machine(),
         "seconds": seconds,
         "ratio_of_medians": ratio,
     }

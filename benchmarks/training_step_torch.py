@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# What importing repvgg does, where nothing has imported TensorFlow before.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ["KERAS_BACKEND"] = "tensorflow"
 
 import keras

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from helpers import assert_same_values, infer, random_images, relative_error, small_network, trained_like, values_of
-from repvgg.base.errors import InputError
+from repvgg.base.errors import ConversionError, InputError
+from repvgg.blocks import ops
 from repvgg.conversion import reparameterize
 from repvgg.models.backbone import RepVGGBackbone
 
@@ -126,9 +127,14 @@ def test_a_frozen_backbone_stays_frozen_in_its_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.backends
+@pytest.mark.processor
 @pytest.mark.parametrize("options", OPTIONS[2:], ids=["attention_groups", "channels_first"])
 def test_a_converted_backbone(options: dict[str, Any]) -> None:
     backbone = trained_like(make_backbone(**options))
+    if "data_format" in options and not ops.stock_layers_run_channels_first():
+        with pytest.raises(ConversionError, match=r"has its channels first.* unset it, or set KERAS_BACKEND"):
+            reparameterize(backbone)
+        return
     deployed = reparameterize(backbone)
     assert all(type(layer).__module__.startswith("keras.") for layer in deployed.layers)
     images = images_for(backbone)

@@ -17,6 +17,7 @@ import numpy as np
 from repvgg.base.errors import ConversionError, InputError
 from repvgg.blocks.branches import MOMENTUM, BatchNorm, ConvBias, Read, branch_layer, float64_of, tensor_of
 from repvgg.blocks.kind import BlockKind, Weights
+from repvgg.blocks.merging import sum_of_branches
 from repvgg.blocks.recording import record_input
 from repvgg.blocks.shapes import KernelSize, Shape, channels_of, check_groups, sides_of, strided_shape
 from repvgg.blocks.squeeze_excite import SqueezeExcitation
@@ -196,10 +197,7 @@ class ReparameterizableBlock(keras.layers.Layer):
 
     def call_branches(self, inputs: Tensor, training: bool) -> Tensor:
         """The sum of the branches, before activation and attention."""
-        first, *others = (
-            inputs if layer is None else layer(inputs, training=training) for layer in self.branch_layers().values()
-        )
-        total = sum(others, first)
+        total = sum_of_branches(list(self.branch_layers().values()), inputs, training=training)
         return total if self.norm is None else self.norm(total, training=training)
 
     def activate(self, outputs: Tensor) -> Tensor:

@@ -97,6 +97,25 @@ class BatchNorm(keras.layers.Layer):
         self.moving_variance.assign(result.variance)
         return result.outputs
 
+    def scale_and_shift(self, mean: Tensor, variance: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+        """What normalizing does in training, as a factor and an addend, each (C,); the running statistics follow.
+
+        Args:
+            mean, variance: of the batch, each (C,), the variance divided by
+            count: its number of positions.
+        """
+        if not self.trainable:
+            fixed = self.read(tensor_of)
+            return fixed.scale, fixed.shift
+        # Rounding can take a variance of 0 below it.
+        variance = keras.ops.maximum(variance, 0)
+        unbiased = variance * count / keras.ops.maximum(count - 1, 1)
+        for running, found in ((self.moving_mean, mean), (self.moving_variance, unbiased)):
+            blend = running.value * self.momentum + keras.ops.stop_gradient(found) * (1 - self.momentum)
+            running.assign(blend)
+        norm = fold.BatchNorm(self.gamma.value, self.beta.value, mean, variance, self.epsilon)
+        return norm.scale, norm.shift
+
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from repvgg.blocks import ops
 from repvgg.blocks.shapes import Shape, channels_of
 from repvgg.core.architecture import SqueezeExcite
 
@@ -42,7 +43,14 @@ class SqueezeExcitation(keras.layers.Layer):
         self.up.build((None, 1, 1, hidden) if last else (None, hidden, 1, 1))
 
     def call(self, inputs: Tensor) -> Tensor:
-        return inputs * self.up(self.down(self.pool(inputs)))
+        return inputs * self._pointwise(self.up, self._pointwise(self.down, self.pool(inputs)))
+
+    def _pointwise(self, layer: Any, inputs: Tensor) -> Tensor:
+        if self.data_format == "channels_last":
+            return layer(inputs)
+        # Without oneDNN, Keras's own layer does not run on TensorFlow's CPU with channels first.
+        outputs = ops.conv2d(inputs, layer.kernel.value, data_format=self.data_format)
+        return layer.activation(outputs + keras.ops.reshape(layer.bias, (1, -1, 1, 1)))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape

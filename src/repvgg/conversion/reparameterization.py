@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from repvgg.base.errors import ConversionError
+from repvgg.blocks import ops
 from repvgg.blocks.layers import AuxiliaryClassifier, ReparameterizableBlock, SinglePath
 from repvgg.conversion.self_check import check_block, check_conversion
 from repvgg.models.full_precision import in_full_precision, no_half_policy
@@ -91,6 +92,14 @@ def _require_convertible(model: Any) -> None:
         raise ConversionError(
             f"'{model.name}' is a subclassed model ({type(model).__name__}), whose structure Keras does not know, so "
             "no new model can be made of it. Convert its blocks in place with repvgg.switch_to_deploy(model)."
+        )
+    if any(block.data_format == "channels_first" for block in _blocks_of(model)) and not (
+        ops.stock_layers_run_channels_first()
+    ):
+        raise ConversionError(
+            f"'{model.name}' has its channels first. Keras's own layers, which a deploy form is made of, run that on a "
+            "CPU in TensorFlow only with oneDNN, which TF_ENABLE_ONEDNN_OPTS=0 switches off: unset it, or set "
+            "KERAS_BACKEND=jax or torch."
         )
     if not model.built:
         raise ConversionError(f"'{model.name}' has no weights yet. Give it an Input layer, or call it on a batch.")

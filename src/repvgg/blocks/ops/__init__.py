@@ -106,6 +106,36 @@ def _at_least_float32(*parameters: Tensor) -> list[Tensor]:
     ]
 
 
+def stock_layers_run_channels_first() -> bool:
+    """Whether Keras's own convolutions run with channels first; the ones here always do."""
+    return bool(_backend_operation("stock_layers_run_channels_first")())
+
+
+def merging_pays() -> bool:
+    """Whether the backend is faster with `channel_moments` and one convolution than with several normalized ones."""
+    return bool(_backend_operation("merging_pays")())
+
+
+def channel_moments(inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (C,) and covariance (C, C), divided by the number of positions, of the pixels (N, H, W, C).
+
+    The covariance is the mean of products less the product of means: where a channel's mean is m times its deviation,
+    it loses a factor of m^2 in precision. After a ReLU, and for normalized images, m is about 1.
+    """
+    mean, covariance = _backend_operation("channel_moments")(inputs)
+    return mean, covariance
+
+
+def patches(inputs: Tensor, size: int, strides: int) -> Tensor:
+    """What a (size, size) kernel sees of images (N, H, W, C) at each place: (N, H / strides, W / strides, size^2 C)."""
+    return _backend_operation("patches")(inputs, size, strides)
+
+
+def pointwise(inputs: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
+    """The matrix (C, filters) and the bias (filters,) applied to each pixel (N, H, W, C)."""
+    return _backend_operation("pointwise")(inputs, matrix, bias)
+
+
 def gradients(function: Callable[[list[Tensor]], Tensor], tensors: list[Tensor]) -> list[Tensor]:
     """The gradient of a scalar with respect to each of the tensors that `function` makes it of."""
     found: list[Tensor] = _backend_operation("gradients")(function, tensors)

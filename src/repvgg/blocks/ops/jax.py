@@ -58,6 +58,15 @@ def batch_norm_inference(
     return outputs.astype(inputs.dtype)
 
 
+def stock_layers_run_channels_first() -> bool:
+    return True
+
+
+def merging_pays() -> bool:
+    # XLA fuses normalizations with what stands around them by itself.
+    return False
+
+
 def gradients(function: Callable[[list[Tensor]], Tensor], tensors: list[Tensor]) -> list[Tensor]:
     found: list[Tensor] = jax.grad(function)(tensors)
     return found

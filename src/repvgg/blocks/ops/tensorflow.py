@@ -17,15 +17,16 @@ def conv2d(
 ) -> Tensor:
     if data_format == "channels_first" and not _has_gpu():
         # TensorFlow's CPU kernels know NHWC only.
-        images = tf.transpose(inputs, (0, 2, 3, 1))
-        outputs = conv2d(images, kernel, strides, dilation_rate, groups, "channels_last", padded)
-        return tf.transpose(outputs, (0, 3, 1, 2))
+        return _channels_first(
+            conv2d(_channels_last(inputs), kernel, strides, dilation_rate, groups, "channels_last", padded)
+        )
     sides = tuple(kernel.shape[:2])
     spatial_first = data_format == "channels_first"
     layout = "NCHW" if spatial_first else "NHWC"
     if sides == (1, 1) and strides > 1:
         # A strided 1x1 convolution of few channels corrupts the heap in oneDNN's backward pass; taking every second
-        # pixel first is the same mathematics. A pooling window of one pixel does that five times faster than a slice.
+        # pixel first is the same mathematics.
+        # A pooling window of one pixel does that five times faster than a slice.
         inputs = tf.nn.avg_pool2d(inputs, ksize=1, strides=strides, padding="VALID", data_format=layout)
         strides = 1
     padding: Any = "SAME" if padded else "VALID"
@@ -45,6 +46,47 @@ def conv2d(
         parts = [tf.nn.conv2d(x, k, strides, padding, layout, dilation_rate) for x, k in pairs]
         return tf.concat(parts, axis)
     return tf.nn.conv2d(inputs, kernel, strides, padding, layout, dilation_rate)
+
+
+def patches(inputs: Tensor, size: int, strides: int) -> Tensor:
+    # A convolution that copies: TensorFlow's own operation takes ten times as long.
+    count = size * size * inputs.shape[-1]
+    copying = tf.reshape(tf.eye(count, dtype=inputs.dtype), (size, size, inputs.shape[-1], count))
+    return conv2d(inputs, copying, strides, 1, 1, "channels_last", padded=True)
+
+
+def pointwise(inputs: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
+    return tf.nn.bias_add(tf.nn.conv2d(inputs, matrix[None, None], 1, "VALID"), bias)
+
+
+def stock_layers_run_channels_first() -> bool:
+    # TensorFlow's own CPU kernels know channels last only, and Keras turns nothing.
+    return has_onednn()
+
+
+def merging_pays() -> bool:
+    # A GPU has memory enough to spare, and fuses normalizations.
+    return not _has_gpu()
+
+
+@tf.custom_gradient
+def channel_moments(inputs: Tensor) -> tuple[tuple[Tensor, Tensor], Callable[[Tensor, Tensor], Tensor]]:
+    channels = inputs.shape[-1]
+    count = tf.cast(tf.size(inputs) // channels, inputs.dtype)
+    # oneDNN adds the pixels up on the way, where a reduction would read them once more.
+    mean = tf.raw_ops.BiasAddGrad(out_backprop=inputs) / count
+    # A kernel's gradient is what a product with the transposed pixels is, and shares the pixels out among the threads.
+    products = tf.raw_ops.Conv2DBackpropFilter(
+        input=inputs, filter_sizes=[1, 1, channels, channels], out_backprop=inputs, strides=[1] * 4, padding="VALID"
+    )
+    covariance = products[0, 0] / count - mean[:, None] * mean
+
+    def gradient(of_mean: Tensor, of_covariance: Tensor) -> Tensor:
+        # TensorFlow would make two products of this, and add them.
+        both = of_covariance + tf.transpose(of_covariance)
+        return pointwise(inputs, both / count, (of_mean - tf.linalg.matvec(both, mean)) / count)
+
+    return (mean, covariance), gradient
 
 
 def batch_norm_training(
@@ -69,6 +111,12 @@ def batch_norm_training(
             mean * momentum + batch_mean * (1 - momentum),
             variance * momentum + unbiased * (1 - momentum),
         )
+    if data_format == "channels_first" and not has_onednn():
+        # Without oneDNN a CPU has no such operation for channels first.
+        outputs, *statistics = batch_norm_training(
+            _channels_last(inputs), gamma, beta, mean, variance, momentum, epsilon, "channels_last"
+        )
+        return _channels_first(outputs), statistics[0], statistics[1]
     result = tf.raw_ops.FusedBatchNormV3(
         x=inputs,
         scale=gamma,
@@ -91,6 +139,9 @@ def batch_norm_inference(
         shape = (1, -1, 1, 1) if data_format == "channels_first" else (1, 1, 1, -1)
         parts = (tf.reshape(part, shape) for part in (mean, variance, beta, gamma))
         return tf.nn.batch_normalization(inputs, *parts, epsilon)
+    if data_format == "channels_first" and not has_onednn():
+        outputs = batch_norm_inference(_channels_last(inputs), gamma, beta, mean, variance, epsilon, "channels_last")
+        return _channels_first(outputs)
     return tf.raw_ops.FusedBatchNormV3(
         x=inputs,
         scale=gamma,
@@ -109,6 +160,14 @@ def gradients(function: Callable[[list[Tensor]], Tensor], tensors: list[Tensor])
         outcome = function(tensors)
     found: list[Tensor] = tape.gradient(outcome, tensors)
     return found
+
+
+def _channels_last(inputs: Tensor) -> Tensor:
+    return tf.transpose(inputs, (0, 2, 3, 1))
+
+
+def _channels_first(inputs: Tensor) -> Tensor:
+    return tf.transpose(inputs, (0, 3, 1, 2))
 
 
 def has_onednn() -> bool:

@@ -73,6 +73,15 @@ def _channels_back(outputs: Tensor, data_format: str) -> Tensor:
     return outputs if data_format == "channels_first" else outputs.permute(0, 2, 3, 1)
 
 
+def stock_layers_run_channels_first() -> bool:
+    return True
+
+
+def merging_pays() -> bool:
+    # PyTorch fuses no additions into convolutions that are trained.
+    return False
+
+
 def gradients(function: Callable[[list[Tensor]], Tensor], tensors: list[Tensor]) -> list[Tensor]:
     leaves = [tensor.detach().requires_grad_() for tensor in tensors]
     with torch.enable_grad():
