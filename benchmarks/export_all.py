@@ -99,9 +99,10 @@ def cell(row: Row | None) -> str:
 
 
 def main() -> int:
+    targets = [name for name, target in TARGETS.items() if not target.machine_code]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("variants", nargs="*", default=repvgg.list_variants())
-    parser.add_argument("--targets", nargs="+", default=list(TARGETS), choices=list(TARGETS))
+    parser.add_argument("--targets", nargs="+", default=targets, choices=targets)
     parser.add_argument("--again", action="store_true", help="measure what is in the results already")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--inner", action="store_true", help=argparse.SUPPRESS)

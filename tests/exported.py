@@ -25,12 +25,16 @@ TOLERANCES = {
     "float16": 3e-3,
 }
 
-PAIRS = [
-    (name, precision) for name, target in TARGETS.items() for precision in target.precisions if precision in TOLERANCES
-]
+OPENED = [name for name, target in TARGETS.items() if not target.machine_code]
+"""What `load_runner` opens; machine code has tests of its own."""
+
+PAIRS = [(name, precision) for name in OPENED for precision in TARGETS[name].precisions if precision in TOLERANCES]
 """Integer precisions have their own tests."""
 
-ADAPTING = [name for name, target in TARGETS.items() if target.adapts]
+ADAPTING = [name for name in OPENED if TARGETS[name].adapts]
+
+GENERAL = [name for name in ADAPTING if name != "native"]
+"""What writes other layers than those of a plain network."""
 
 CLASSES = ("ant", 'a "bee" & <more>', "käfer")
 

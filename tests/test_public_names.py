@@ -23,6 +23,7 @@ NAMES = [
     "VerificationReport",
     "benchmark",
     "compat",
+    "compile",
     "create_model",
     "describe_checkpoint",
     "evaluate",

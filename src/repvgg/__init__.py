@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from repvgg.models.variants import get_variant, list_variants
     from repvgg.runners import load_runner
     from repvgg.runners.runner import Runner
+    from repvgg.targets.native.compiling import compile  # noqa: A004
     from repvgg.training.recipe import RECIPES, Recipe
     from repvgg.training.run import TrainingResult, train
     from repvgg.verification import VerificationReport, verify, verify_logits
@@ -56,6 +57,7 @@ _HOMES = {
     "TrainingResult": "repvgg.training.run",
     "VerificationReport": "repvgg.verification",
     "benchmark": "repvgg.benchmarking.run",
+    "compile": "repvgg.targets.native.compiling",
     "create_model": "repvgg.checkpoints.zoo",
     "describe_checkpoint": "repvgg.checkpoints",
     "evaluate": "repvgg.evaluation",
@@ -92,6 +94,7 @@ __all__ = [
     "VerificationReport",
     "benchmark",
     "compat",
+    "compile",
     "create_model",
     "describe_checkpoint",
     "evaluate",

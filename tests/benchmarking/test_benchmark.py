@@ -67,9 +67,13 @@ def test_named_networks_run_in_every_runtime() -> None:
     assert [(row.network.name, row.runtime) for row in report.rows] == [
         (name, runtime)
         for name in ("RepVGG-Tiny", "Stock-1")
-        for runtime in ("Keras", "ONNX Runtime", "OpenVINO", "LiteRT")
+        for runtime in ("Keras", "ONNX Runtime", "OpenVINO", "LiteRT", "Native engine")
     ]
-    assert {row.missing for row in report.rows} == {None}
+    *others, stock_in_engine = report.rows
+    assert {row.missing for row in others} == {None}
+    # It is not a plain network.
+    assert stock_in_engine.missing is not None
+    assert "has no counterpart in this package's native export" in stock_in_engine.missing
     for row, figures in report.measured():
         assert figures.images_per_second > 0
         assert figures.batch == 2

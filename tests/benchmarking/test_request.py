@@ -36,7 +36,7 @@ def test_mistakes(networks: list[str], options: dict[str, object], message: str)
 
 def test_too_little_memory_is_told_before_anything_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(request.psutil, "virtual_memory", lambda: SimpleNamespace(available=2**30))
-    with pytest.raises(InputError, match="4 runtimes need about 6 GB of memory at once, and 1 GB are free"):
+    with pytest.raises(InputError, match="5 runtimes need about 8 GB of memory at once, and 1 GB are free"):
         checked_request(["RepVGG-B2g4", "ResNet-50", "RepVGG-A2"])
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import repvgg
-from exported import CLASSES, PAIRS, deployed, small, write
+from exported import CLASSES, OPENED, PAIRS, deployed, small, write
 from helpers import random_images
 from repvgg.base.errors import FileError, InputError, OutputExistsError, VerificationError
 from repvgg.base.files import atomic_output
@@ -71,7 +71,7 @@ def test_an_artifact_that_differs_is_not_kept(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", list(TARGETS))
+@pytest.mark.parametrize("name", OPENED)
 def test_overwriting(name: str, artifact: Any, tmp_path: Path) -> None:
     first = artifact("plain", name)
     shutil.copytree(first.path.parent, tmp_path, dirs_exist_ok=True)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import repvgg
-from exported import ADAPTING, PAIRS, deployed, small, write
+from exported import ADAPTING, OPENED, PAIRS, deployed, small, write
 from helpers import infer, random_images, relative_error
 from repvgg.base.errors import InputError, VerificationError
 from repvgg.evaluation import evaluate
@@ -15,7 +15,6 @@ from repvgg.evaluation.prediction import predict
 from repvgg.runners import load_runner
 from repvgg.runners.keras import KerasRunner
 from repvgg.runners.runner import images_for
-from repvgg.targets import TARGETS
 
 for module in ("onnx", "onnxruntime", "openvino", "ai_edge_litert"):
     pytest.importorskip(module)
@@ -179,6 +178,6 @@ def test_softmax_and_preprocessing_where_they_make_no_sense(tmp_path: Path) -> N
     "settings", [{"batch": 2}, {"image_size": 64}, {"softmax": True}, {"with_preprocessing": True}]
 )
 def test_a_keras_file_holds_the_model_as_it_is(settings: dict[str, object], tmp_path: Path) -> None:
-    assert [name for name in TARGETS if name not in ADAPTING] == ["keras"]
+    assert [name for name in OPENED if name not in ADAPTING] == ["keras"]
     with pytest.raises(InputError, match="'keras' holds the model as it is"):
         write(deployed("plain"), tmp_path, "keras", **settings)

@@ -9,7 +9,7 @@ import keras
 import pytest
 from keras import layers
 
-from exported import ADAPTING, TOLERANCES, write
+from exported import GENERAL, TOLERANCES, write
 from helpers import infer, random_images, relative_error, trained_like
 from repvgg.runners import load_runner
 
@@ -109,7 +109,7 @@ def network(*, fixed: bool) -> Any:
     return trained_like(keras.Model(inputs, outputs, name="every_layer"))
 
 
-@pytest.mark.parametrize("name", ADAPTING)
+@pytest.mark.parametrize("name", GENERAL)
 @pytest.mark.parametrize("fixed", [True, False], ids=["fixed size", "open size"])
 def test_every_layer(name: str, fixed: bool, tmp_path: Path) -> None:
     model = network(fixed=fixed)

@@ -7,7 +7,7 @@ import keras
 import pytest
 
 import repvgg
-from exported import ADAPTING, TOLERANCES, deployed, small, write
+from exported import ADAPTING, GENERAL, OPENED, TOLERANCES, deployed, small, write
 from helpers import infer, random_images, relative_error, trained_like
 from repvgg.base.errors import InputError
 from repvgg.exporting import export
@@ -46,11 +46,17 @@ def larger() -> Any:
     return repvgg.reparameterize(model)
 
 
-@pytest.mark.parametrize("name", list(TARGETS))
+@pytest.mark.parametrize("name", [name for name in OPENED if name != "native"])
 def test_larger_model_with_shared_and_nested_layers(name: str, larger: Any, tmp_path: Path) -> None:
     result = write(larger, tmp_path, name)
     images = random_images((2, 64, 64, 3))
     assert relative_error(infer(larger, images), load_runner(result.path)(images)) <= TOLERANCES["float32"]
+
+
+def test_the_engine_refuses_what_is_not_a_plain_network(larger: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"The engine cannot compile '.+' \(.+\)\. It compiles convolutions .* \.onnx"):
+        write(larger, tmp_path, "native")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.backends
@@ -122,7 +128,7 @@ def test_tensors_of_different_ranks_are_not_joined(tmp_path: Path) -> None:
         export(keras.Model(inputs, joined), tmp_path / "model.onnx")
 
 
-@pytest.mark.parametrize("name", ADAPTING)
+@pytest.mark.parametrize("name", GENERAL)
 def test_outputs_of_models_inside(name: str, tmp_path: Path) -> None:
     """A pyramid whose names are in another order than its levels, and of which some levels are used."""
     backbone = repvgg.RepVGGBackbone([1, 1, 1, 1], [0.125] * 4, image_shape=(None, None, 3))
@@ -151,7 +157,7 @@ def test_outputs_of_models_inside(name: str, tmp_path: Path) -> None:
     assert report.top1_agreement is None
 
 
-@pytest.mark.parametrize("name", [name for name in ADAPTING if "float16" in TARGETS[name].precisions])
+@pytest.mark.parametrize("name", [name for name in GENERAL if "float16" in TARGETS[name].precisions])
 def test_normalization_that_was_adapted(name: str, tmp_path: Path) -> None:
     """Keras derives what it calculates with from the weights when it adapts, and a copy has adapted to nothing."""
     normalization = keras.layers.Normalization()

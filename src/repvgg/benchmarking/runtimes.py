@@ -57,6 +57,7 @@ RUNTIMES: Mapping[str, Runtime] = {
     "onnx": Runtime("ONNX Runtime", "onnx", ("onnx", "onnxruntime"), "onnx", "onnx"),
     "openvino": Runtime("OpenVINO", "openvino", ("openvino",), "openvino", "openvino"),
     "litert": Runtime("LiteRT", "litert", ("ai_edge_litert",), "litert", "litert"),
+    "native": Runtime("Native engine", "native", ("llvmlite",), "engine"),
     "onnx-int8": Runtime("ONNX Runtime INT8", "onnx", ("onnx", "onnxruntime"), "onnx", precision="int8"),
     "openvino-int8": Runtime("OpenVINO INT8", "openvino", ("openvino", "nncf"), "openvino", precision="int8"),
     "litert-int8": Runtime("LiteRT INT8", "litert", ("ai_edge_litert",), "litert", precision="int8"),

@@ -8,7 +8,7 @@ from repvgg.base.processor import PROCESSORS
 if TYPE_CHECKING:
     from repvgg.runners.runner import Runner
 
-ARTIFACT_SUFFIXES = (".onnx", ".xml", ".tflite")
+ARTIFACT_SUFFIXES = (".onnx", ".xml", ".tflite", ".repvgg")
 
 
 def is_artifact(path: Path) -> bool:

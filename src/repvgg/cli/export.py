@@ -16,20 +16,27 @@ def command(
     ],
     output: Annotated[
         Path,
-        typer.Argument(help="What to write: model.onnx, model.xml (OpenVINO), model.tflite, a folder, model.keras."),
+        typer.Argument(
+            help="What to write: model.onnx, model.xml (OpenVINO), model.tflite, a folder (SavedModel), model.keras, "
+            "model.repvgg (the engine), model.o (an object file, with model.h beside it)."
+        ),
     ],
     target: Annotated[
         str | None,
         typer.Option(
             "--format",
-            help="onnx, openvino, litert, savedmodel or keras; what the output's ending says if not given.",
+            help="onnx, openvino, litert, savedmodel, keras, native or object; what the output's ending says if not "
+            "given.",
         ),
     ] = None,
     precision: Annotated[
         str, typer.Option(help="float32; float16 for weights of half the size; int8 for a quarter, and for speed.")
     ] = "float32",
     batch: Annotated[int | None, typer.Option(min=1, help="Fix the number of images in a call.")] = None,
-    size: Annotated[str | None, typer.Option(help="Fix the images' size: 224, or height and width: 224x320.")] = None,
+    size: Annotated[
+        str | None,
+        typer.Option("--size", "--image-size", help="Fix the images' size: 224, or height and width: 224x320."),
+    ] = None,
     softmax: Annotated[bool, typer.Option("--softmax", help="Give probabilities instead of logits.")] = False,
     with_preprocessing: Annotated[
         bool,
@@ -65,9 +72,11 @@ def command(
     processor: Annotated[
         str | None,
         typer.Option(
-            help="For int8: portable (the default; right on every processor), vnni (8 bits for x86 with VNNI), or this."
+            help="For int8: portable (the default; right on every processor), vnni (8 bits for x86 with VNNI), or "
+            "this. For .o: x86-64-v3 (the default; AVX2), x86-64-v4 (AVX-512), ..."
         ),
     ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="For .o: at most so many in a call; 4 by default.")] = None,
     count: Annotated[
         int | None, typer.Option("--calibration-count", min=1, help="For int8: images at most; 256 by default.")
     ] = None,
@@ -94,7 +103,12 @@ def command(
 
     refuse_existing(output, force=force)
     target = target or format_of(output)
-    if processor is not None:
+    if target == "object":
+        from repvgg.targets.object.run import require_runnable
+        from repvgg.targets.object.write import PROCESSOR
+
+        require_runnable(processor or PROCESSOR)
+    elif processor is not None:
         get_processor(processor)
     if precision == INT8 and evaluation is not None:
         require_faithful(target, processor or PORTABLE)
@@ -119,6 +133,7 @@ def command(
             max_drop=max_drop,
             scheme=scheme,
             processor=processor,
+            threads=threads,
             calibration_count=count,
             seed=seed,
             picture=picture,

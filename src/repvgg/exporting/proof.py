@@ -13,14 +13,16 @@ from repvgg.models.layers import all_layers
 from repvgg.runners import load_runner
 from repvgg.runners.keras import KerasRunner
 from repvgg.runners.runner import Runner, images_for
+from repvgg.targets import Target
 from repvgg.targets.network import scale_and_shift
+from repvgg.targets.object.run import ObjectRunner
 from repvgg.targets.operations import FLOAT16, in_float16
 from repvgg.verification import TOLERANCES, VerificationReport, verify
 
 NORMALIZATIONS = (keras.layers.BatchNormalization, keras.layers.Normalization, keras.layers.Rescaling)
 
 
-def proved(deployed: Any, path: Path, precision: str, images: Any = None) -> VerificationReport:
+def proved(deployed: Any, path: Path, target: Target, precision: str, images: Any = None) -> VerificationReport:
     """Compares an artifact with its network on probe inputs, and on the caller's images if there are any.
 
     One in float16 is compared twice: with the network whose weights are rounded in the same way, which it has to equal
@@ -32,7 +34,7 @@ def proved(deployed: Any, path: Path, precision: str, images: Any = None) -> Ver
     Raises:
         VerificationError: if it differs.
     """
-    runner = load_runner(path)
+    runner = ObjectRunner.load(path) if target.machine_code else load_runner(path)
     if images is not None and runner.takes_uint8:
         images = images_for(runner, images)
     # A runtime may fold a normalization into its neighbours before it rounds, so there is nothing to be equal to.

@@ -12,6 +12,8 @@ from repvgg.models.metadata import get_metadata
 from repvgg.runners import SAVED_MODEL
 from repvgg.targets import TARGETS, Settings, Target
 from repvgg.targets.int8 import INT8, INT8_TARGETS, get_int8_target, require_faithful
+from repvgg.targets.object.run import require_runnable
+from repvgg.targets.object.write import PROCESSOR
 
 INTEGER_TYPES = ("int8", "uint8")
 
@@ -49,6 +51,10 @@ def checked_request(
             f"A file of format '{target_name}' holds the model as it is: batch, image_size, softmax and "
             "with_preprocessing are for the other formats."
         )
+    if target.machine_code:
+        _check_machine_code(model, settings, with_preprocessing=with_preprocessing)
+    elif settings.threads is not None:
+        raise InputError("`threads` is for the format 'object'; other files are told when they are loaded.")
     _check_name(path, target_name, target)
     for part in (path, *(path.with_suffix(ending) for ending in target.beside)):
         refuse_existing(part, force=force)
@@ -101,6 +107,22 @@ def _check_integer_io(target_name: str, settings: Settings, *, with_preprocessin
                 f"`{option}` is calculated in float32, which a network with integer ends does without. Leave it out: "
                 "whoever runs the network does that, with the scale and zero point in the file."
             )
+
+
+def _check_machine_code(model: Any, settings: Settings, *, with_preprocessing: bool) -> None:
+    require_runnable(settings.processor or PROCESSOR)
+    if settings.threads is not None and settings.threads < 1:
+        raise InputError(f"`threads` must be at least 1. Received: {settings.threads}.")
+    if with_preprocessing:
+        raise InputError(
+            "An object file takes normalized images; mean and standard deviation stand in its header. Leave "
+            "with_preprocessing (--with-preprocessing) out."
+        )
+    if settings.image_size is None and None in model.inputs[0].shape[1:3]:
+        raise InputError(
+            f"An object file is made for images of one size, and '{model.name}' takes any. Say which: image_size=224 "
+            "(--size 224)."
+        )
 
 
 def _check_name(path: Path, target_name: str, target: Target) -> None:

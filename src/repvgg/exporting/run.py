@@ -55,6 +55,7 @@ def export(
     max_drop: float | None = None,
     scheme: str | None = None,
     processor: str | None = None,
+    threads: int | None = None,
     calibration_count: int | None = None,
     seed: int | None = None,
     picture: str | Path | None = None,
@@ -68,7 +69,8 @@ def export(
 
     Args:
         path: ends in the target's suffix; a SavedModel is a folder.
-        format: a key of `TARGETS`: "onnx", "openvino", "litert", "savedmodel" or "keras".
+        format: a key of `TARGETS`: "onnx", "openvino", "litert", "savedmodel", "keras", "native" (for the engine) or
+            "object" (an object file and a C header).
         precision: one of the target's precisions. In "float16" weights are stored so, and calculated with in float32.
             "int8", for ONNX, OpenVINO and LiteRT, is kept if it is about as good as float32 (docs/int8.md).
         calibration: for INT8: images like those the network will get. A folder, best with one sub-folder a class,
@@ -86,7 +88,9 @@ def export(
         max_drop: for INT8: points of accuracy (or percent of images with another class) that may be lost; 1 if None.
         scheme: for INT8: a name of `repvgg.quantization.SCHEMES`, or "ladder"; what is good enough if None.
         processor: for INT8: "portable" (the default), "vnni" or "this": the kind of processor that the artifact has to
-            be right on (`repvgg.base.processor.PROCESSORS`). Its metadata say so.
+            be right on (`repvgg.base.processor.PROCESSORS`). Its metadata say so. For "object": a name of
+            `repvgg.engine.isa.PROCESSORS` that this machine can run, "x86-64-v3" (AVX2) by default.
+        threads: for "object": how many a call may ask for; 4 if None.
         calibration_count, seed: for INT8: at most how many images are used (256 if None), and which.
         picture: for INT8: write a PNG of what it costs each layer.
         force: replace an artifact that is there.
@@ -107,12 +111,13 @@ def export(
         True
     """
     path = Path(path)
+    machine_code = format in TARGETS and TARGETS[format].machine_code
     given = {
         "calibration": calibration,
         "evaluation": evaluation,
         "max_drop": max_drop,
         "scheme": scheme,
-        "processor": processor,
+        "processor": None if machine_code else processor,
         "count": calibration_count,
         "seed": seed,
         "picture": None if picture is None else Path(picture),
@@ -123,7 +128,13 @@ def export(
         path,
         format,
         Settings(
-            precision=precision, batch=batch, image_size=_both_sides(image_size), softmax=softmax, integer_io=integer_io
+            precision=precision,
+            batch=batch,
+            image_size=_both_sides(image_size),
+            softmax=softmax,
+            integer_io=integer_io,
+            processor=processor if machine_code else None,
+            threads=threads,
         ),
         with_preprocessing=with_preprocessing,
         int8=int8,
@@ -142,7 +153,7 @@ def export(
         else:
             write: Callable[[Any, Path, Metadata, Settings], None] = import_module(target.module).write
             write(deployed, temporary, metadata, settings)
-            report = proved(deployed, temporary, precision, images)
+            report = proved(deployed, temporary, target, precision, images)
     parts = [path, *(path.with_suffix(ending) for ending in target.beside)]
     size = sum(file.stat().st_size for part in parts for file in _files(part))
     return Export(path, size, report, converted, result)

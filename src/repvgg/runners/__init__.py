@@ -19,6 +19,7 @@ RUNNERS: Mapping[str, tuple[str, str]] = {
     ".onnx": ("repvgg.targets.onnx.run", "OnnxRunner"),
     ".tflite": ("repvgg.targets.litert.run", "LiteRTRunner"),
     ".xml": ("repvgg.targets.openvino.run", "OpenVINORunner"),
+    ".repvgg": ("repvgg.targets.native.run", "NativeRunner"),
     SAVED_MODEL: ("repvgg.targets.savedmodel.run", "SavedModelRunner"),
 }
 
@@ -27,8 +28,8 @@ def load_runner(path: str | Path, *, threads: int | None = None) -> Runner:
     """Loads an artifact with its own runtime; warns of one in INT8 that was made for other processors than this one.
 
     Args:
-        path: a `.keras`, `.onnx` or `.tflite` file, the `.xml` of an OpenVINO model whose `.bin` is beside it, or the
-            folder of a SavedModel.
+        path: a `.keras`, `.onnx`, `.tflite` or `.repvgg` file, the `.xml` of an OpenVINO model whose `.bin` is beside
+            it, or the folder of a SavedModel.
         threads: to calculate with; as many as the runtime chooses if None. Keras's backends, which run `.keras` files
             and SavedModels, have one number for the whole process, and set it themselves.
 

@@ -21,6 +21,8 @@ class Target:
         precisions: what its weights may be stored in.
         beside: endings of further files that belong to it.
         adapts: whether it follows the settings besides precision. A Keras file holds the model as it is.
+        machine_code: whether it is code for one kind of processor and one image size, which nothing but a proof right
+            after writing loads: `runners.load_runner` does not run what it finds.
     """
 
     module: str
@@ -28,6 +30,7 @@ class Target:
     precisions: tuple[str, ...] = ("float32", "float16")
     beside: tuple[str, ...] = ()
     adapts: bool = True
+    machine_code: bool = False
 
 
 TARGETS: Mapping[str, Target] = {
@@ -35,6 +38,8 @@ TARGETS: Mapping[str, Target] = {
     "onnx": Target("repvgg.targets.onnx.write", ".onnx"),
     "openvino": Target("repvgg.targets.openvino.write", ".xml", beside=(".bin",)),
     "litert": Target("repvgg.targets.litert.write", ".tflite"),
+    "native": Target("repvgg.targets.native.write", ".repvgg"),
+    "object": Target("repvgg.targets.object.write", ".o", ("float32",), beside=(".h",), machine_code=True),
     "savedmodel": Target("repvgg.targets.savedmodel.write", "", ("float32",)),
 }
 
@@ -51,6 +56,8 @@ class Settings:
         preprocessing: take pixels in uint8 and normalize them so; take normalized images if None.
         integer_io: "int8" or "uint8": images and answers of an INT8 network as integers, with the scales and zero
             points that the file holds; float32 if None.
+        processor: for machine code: a name of `repvgg.engine.isa.PROCESSORS`.
+        threads: for machine code: how many a call may ask for.
     """
 
     precision: str = "float32"
@@ -59,6 +66,8 @@ class Settings:
     softmax: bool = False
     preprocessing: Preprocessing | None = None
     integer_io: str | None = None
+    processor: str | None = None
+    threads: int | None = None
 
 
 def format_of(path: Path) -> str:

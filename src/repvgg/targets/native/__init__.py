@@ -1,1 +1,1 @@
-"""The engine: plans of Keras models, and files of them."""
+"""The engine's own format: a Keras model as a plan (`plan.py`), in a file (`file.py`), compiled where it runs."""

@@ -61,7 +61,7 @@ class _Node:
 class _Writer(GraphWriter[str]):
     """Collects operations under their labels; a tensor is the label of what gives it."""
 
-    what: ClassVar[str] = "the engine"
+    what: ClassVar[str] = "native"
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
