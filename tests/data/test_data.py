@@ -107,7 +107,7 @@ def test_finding_images(tmp_path: Path) -> None:
 def test_preprocessing_refuses_nonsense() -> None:
     with pytest.raises(InputError, match=r"`crop` \(=32\) must be at least 1 and at most `resize` \(=16\)"):
         Preprocessing(crop=32, resize=16)
-    with pytest.raises(InputError, match=r"1 or 3 values each\. Received 2 and 3"):
+    with pytest.raises(InputError, match=r"1, 3 or 4 values each\. Received 2 and 3"):
         Preprocessing(mean=(0.5, 0.5))
     with pytest.raises(InputError, match="above 0"):
         Preprocessing(std=(0.1, 0.0, 0.1))
