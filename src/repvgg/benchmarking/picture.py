@@ -1,6 +1,7 @@
 """The paper's figure on this machine: accuracy against speed, a curve a family, a panel a runtime."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def _title(report: BenchmarkReport) -> str:
     threads = "1 thread" if report.threads == 1 else f"{report.threads} threads"
     sizes = sorted({network.size for network in report.networks()})
     pixels = f"{sizes[0][0]} x {sizes[0][1]} px, " if len(sizes) == 1 else ""
-    return f"{report.machine}\n{pixels}{images} at once, {threads}; medians of {report.rounds} rounds. {report.load}"
+    return f"{report.machine}\n{pixels}{images} at once, {threads}; medians of {report.rounds} rounds.\n{report.load}"
 
 
 def _draw_curves(axes: Any, points: Sequence[Point], colors: dict[str | None, str]) -> None:
@@ -111,6 +112,7 @@ def _label(figure: Any, axes: Any, points: Sequence[Point], colors: dict[str | N
     renderer = figure.canvas.get_renderer()
     marks = [axes.transData.transform((figures.images_per_second, row.network.top1)) for row, figures in points]
     taken = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in marks]
+    taken += [Bbox.from_bounds(x - 2, y - 2, 4, 4) for line in axes.lines for x, y in _along(line)]
     for row, figures in sorted(points, key=lambda point: -point[1].images_per_second):
         for place, (right, up) in enumerate(_PLACES, start=1):
             text = axes.annotate(
@@ -129,6 +131,15 @@ def _label(figure: Any, axes: Any, points: Sequence[Point], colors: dict[str | N
                 taken.append(box)
                 break
             text.remove()
+
+
+def _along(line: Any) -> Any:
+    """Points on a curve, a few pixels from each other, on the canvas."""
+    import numpy as np
+
+    corners = line.get_transform().transform(line.get_xydata())
+    shares = np.linspace(0, 1, 100)[:, None]
+    return [point for a, b in pairwise(corners) for point in a + shares * (b - a)]
 
 
 def _draw_bars(axes: Any, points: Sequence[Point]) -> None:
