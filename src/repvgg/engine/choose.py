@@ -36,8 +36,8 @@ SMALL_CHANNELS = 8
 MOST_TAPS = 49
 """Taps of a depthwise kernel up to which all are written out in code; larger ones are merged groups."""
 
-SCRATCH = 384 * 1024
-"""Bytes that tiles, or transformed kernels, may take: half of a second-level cache that is small today."""
+SCRATCH = 192 * 1024
+"""Bytes that kernels transformed on the way may take; tiles and products share the core's own cache with them."""
 
 TILES = 512 * 1024
 """Bytes that the transformed tiles of a task may take."""
