@@ -1,8 +1,11 @@
 """Weights in the order in which code reads them: blocks of as many filters as a micro-kernel has columns."""
 
 import contextlib
+import math
 import mmap
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -56,25 +59,30 @@ def places(arrays: dict[str, Packed]) -> tuple[dict[str, Place], int]:
     total = 0
     for key, array in arrays.items():
         found[key] = Place("%constants", total)
-        total += aligned(4 * int(np.prod(array.shape, dtype=np.int64)))
+        total += aligned(4 * math.prod(array.shape))
     # Code asks for some lines beyond what it reads.
     return found, total + 4096
 
 
 def pack(arrays: dict[str, Packed]) -> np.ndarray:
-    """All arrays in one, aligned to cache lines, as float32."""
+    """All arrays in one, aligned to cache lines, as float32; several at a time, which NumPy does beside one another."""
     found, total = places(arrays)
     constants = zeros(total)
-    for key, array in arrays.items():
-        start, count = found[key].offset // 4, int(np.prod(array.shape, dtype=np.int64))
-        array.fill(constants[start : start + count].reshape(array.shape))
+
+    def fill(key: str) -> None:
+        start, shape = found[key].offset // 4, arrays[key].shape
+        arrays[key].fill(constants[start : start + math.prod(shape)].reshape(shape))
+
+    with ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="repvgg-pack") as pool:
+        for _ in pool.map(fill, arrays):
+            pass
     return constants
 
 
 def packed_bytes(layer: Convolution, choice: Choice, isa: Isa) -> int:
     """Memory of a convolution's packed weights, attention apart."""
     step = Step(replace(layer, attention=None), (1, 1), (1, 1), choice, aligned(layer.channels_in, isa.lanes))
-    return sum(4 * int(np.prod(array.shape, dtype=np.int64)) for array in _of_step(step, isa).values())
+    return sum(4 * math.prod(array.shape) for array in _of_step(step, isa).values())
 
 
 def zeros(size: int) -> np.ndarray:
