@@ -72,7 +72,7 @@ def test_every_function_creates_its_variant(name: str) -> None:
 
 def test_all_of_the_papers_networks_are_there() -> None:
     others = set(repvgg.list_variants()) - set(compat.func_dict)
-    assert {name for name in others if not name.startswith("QARepVGG-")} == {"RepVGGplus-L2pse"}
+    assert {name for name in others if name.startswith("RepVGG")} == {"RepVGGplus-L2pse"}
 
 
 def test_block_with_the_tutorials_arguments() -> None:

@@ -22,7 +22,7 @@ from helpers import (
     values_of,
 )
 from repvgg.base.errors import ConversionError
-from repvgg.blocks import BLOCKS, KINDS, SinglePath
+from repvgg.blocks import BLOCKS, SinglePath
 from repvgg.blocks.kind import Branch, Conv, Norm
 from sampling import pairwise
 
@@ -88,7 +88,7 @@ def numpy_branch(block: Any, branch: Branch, images: Array) -> Array:
             images = convolve(images, kernel, strides, block.groups, dilation, padded=False)
         else:
             kernel = np.full((*step.kernel_size, 1, images.shape[-1]), 1 / np.prod(step.kernel_size))
-            images = convolve(images, kernel, strides, images.shape[-1], padded=False)
+            images = convolve(images, kernel, strides, images.shape[-1], dilation, padded=False)
     return images
 
 
@@ -133,7 +133,8 @@ def test_both_forms_give_the_same(
     kind: str, kernel_size: Any, shape: str, groups: int, attention: str, dtype: str
 ) -> None:
     strides, channels = SHAPES[shape]
-    settings = {"kernel_size": kernel_size, "squeeze_excite": SQUEEZE_EXCITE[attention], "copies": 2}
+    settings = {"kernel_size": kernel_size, "squeeze_excite": SQUEEZE_EXCITE[attention]}
+    settings["copies"] = 1 + BLOCKS[kind].kind.has_copies
     block = make_block(kind, 8, strides, groups, channels=channels, dtype=dtype, **settings)
     even, odd = (random_images((2, size, size + 2, channels), dtype=dtype) for size in (8, 9))
     expected = [infer(block, images) for images in (even, odd)]
@@ -157,7 +158,7 @@ def test_both_forms_give_the_same(
 @pytest.mark.backends
 @pairwise(
     {
-        "kind": [name for name, kind in KINDS.items() if kind.dilates],
+        "kind": BLOCKS,
         "dilation_rate": (2, 3),
         "groups": (1, 2),
         "dtype": DTYPES,

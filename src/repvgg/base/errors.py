@@ -40,7 +40,10 @@ class UnknownNameError(InputError):
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = list(known)
         folded = {known_name.casefold(): known_name for known_name in names}
-        near = [folded[match] for match in get_close_matches(name.casefold(), folded, n=3, cutoff=0.5)]
+        # 'A0' is more like 'DBB-A0' than like 'RepVGG-A0', which comes first in the table.
+        typed = name.casefold()
+        near = [known_name for match, known_name in folded.items() if len(typed) > 1 and typed in match][:3]
+        near = near or [folded[match] for match in get_close_matches(typed, folded, n=3, cutoff=0.5)]
         hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(names)}."
         super().__init__(f"There is no {kind} called '{name}'. {hint}")
 

@@ -83,6 +83,8 @@ class ReparameterizableBlock(keras.layers.Layer):
         ):
             if not isinstance(value, int) or value < 1:
                 raise InputError(f"`{name}` must be a whole number of at least 1. Received: {value!r}.")
+        if copies > 1 and not self.kind.has_copies:
+            raise InputError(f"A {self.kind.name} has no copies of a branch. Received: copies={copies}.")
         if filters % groups:
             raise InputError(f"`filters` (={filters}) must be divisible by `groups` (={groups}).")
         if strides > 1 and dilation_rate > 1:
@@ -136,7 +138,6 @@ class ReparameterizableBlock(keras.layers.Layer):
         # A convolution tells groups from the kernel's shape, and would take some wrong channel counts for others.
         axis = -1 if self.data_format == "channels_last" else 1
         self.input_spec = keras.InputSpec(ndim=4, axes={axis: self.in_channels})
-        self.kind.check(self.shape)
         if self.deploy:
             self.reparam.build(input_shape)
         else:

@@ -309,6 +309,7 @@ class Chain(keras.layers.Layer):
         super().__init__(name=branch.name, dtype=layout["dtype"])
         self.branch = branch
         self.strides = convolution["strides"]
+        self.dilation_rate = convolution["dilation_rate"]
         self.data_format = layout["data_format"]
         self._windows = [place for place, step in enumerate(branch.steps) if not isinstance(step, kind.Norm)]
         # The first larger window, if there is one.
@@ -365,14 +366,25 @@ class Chain(keras.layers.Layer):
     def _step(self, place: int, inputs: Tensor, *, training: bool) -> Tensor:
         path, step = list(self.branch.step_paths())[place]
         if isinstance(step, kind.AveragePool):
-            return keras.ops.average_pool(
-                inputs, step.kernel_size, self._strides_at(place), padding="valid", data_format=self.data_format
-            )
+            return self._average(inputs, step.kernel_size, self._strides_at(place))
         return getattr(self, path.removesuffix("."))(inputs, training=training)
+
+    def _average(self, images: Tensor, size: tuple[int, int], strides: int) -> Tensor:
+        if self.dilation_rate == 1:
+            return keras.ops.average_pool(images, size, strides, padding="valid", data_format=self.data_format)
+        channels = int(images.shape[-1 if self.data_format == "channels_last" else 1])
+        return ops.conv2d(
+            images,
+            keras.ops.convert_to_tensor(fold.average_kernel(channels, channels, size), images.dtype),
+            dilation_rate=self.dilation_rate,
+            groups=channels,
+            data_format=self.data_format,
+            padded=False,
+        )
 
     def _surrounded(self, images: Tensor, pixel: Tensor) -> Tensor:
         """`images` in a frame of `pixel`."""
-        height, width = (side // 2 for side in self.branch.kernel_size)
+        height, width = (self.dilation_rate * (side // 2) for side in self.branch.kernel_size)
         frame = [(0, 0), (height, height), (width, width), (0, 0)]
         if self.data_format == "channels_first":
             frame = [frame[0], frame[3], frame[1], frame[2]]

@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from repvgg.base.errors import InputError
 from repvgg.core import fold
 from repvgg.core.architecture import BlockShape
 
@@ -199,13 +198,13 @@ class BlockKind(ABC):
     Attributes:
         name: of the Keras layer, and in `Architecture.block`.
         sum_norm: the name in checkpoints of the batch normalization of the branches' sum; None if there is none.
-        dilates: whether the larger windows of all branches can be dilated.
+        has_copies: whether the main branch may be there more than once.
         has_custom_l2: whether `custom_l2` has an answer.
     """
 
     name: ClassVar[str]
     sum_norm: ClassVar[str | None] = None
-    dilates: ClassVar[bool] = True
+    has_copies: ClassVar[bool] = False
     has_custom_l2: ClassVar[bool] = False
 
     @abstractmethod
@@ -233,13 +232,6 @@ class BlockKind(ABC):
         if self.sum_norm is None:
             return total
         return fold.fold_outer_batch_norm(total, read_norm(weights, "norm."))
-
-    def check(self, shape: BlockShape) -> None:
-        """Raises `InputError` for a shape that this kind does not have."""
-        if shape.dilation_rate > 1 and not self.dilates:
-            raise InputError(
-                f"A {self.name} has branches that cannot be dilated. Received: dilation_rate={shape.dilation_rate}."
-            )
 
     def custom_l2(self, weights: Weights, ops: Any) -> Any:
         """The kind's own weight decay of a block in training form, a scalar; only where `has_custom_l2`.

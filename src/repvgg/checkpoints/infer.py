@@ -1,5 +1,6 @@
 """From the names and shapes of a checkpoint to the architecture they belong to."""
 
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
@@ -17,10 +18,19 @@ from repvgg.checkpoints.canonical import (
     canonical_shapes,
     place_of,
 )
-from repvgg.core.architecture import BASE_WIDTHS, PAPERS_BLOCK, Adaptation, Architecture, BlockShape, SqueezeExcite
-from repvgg.models.variants import Variant, find_variant
+from repvgg.core.architecture import (
+    PAPERS_BLOCK,
+    STAGES,
+    Adaptation,
+    Architecture,
+    BlockShape,
+    BlockSpec,
+    SqueezeExcite,
+)
+from repvgg.models.variants import Variant, as_trained, find_variant
 
 _PREFERRED_REDUCTIONS = (16, 4)
+_ATTENTION = re.compile(r"(post_)?se\.down\.weight$")
 _WITH_ALL_BRANCHES = BlockShape(8, 8)
 """A block whose output is as large as its input has every branch of its kind."""
 
@@ -72,26 +82,22 @@ def infer(shapes: Shapes, blocks: Collection[str] = tuple(KINDS)) -> Inferred:
     kind = _kind(places, blocks)
     form: Form = "deploy" if kind is None else "training"
     kernels = _Kernels(shapes, f"{REPARAM}.weight" if kind is None else _main_kernel(kind))
-    depths = tuple(len({place.block for place in places if place.stage == stage}) for stage in range(1, 5))
-    for stage, depth in enumerate(depths, 1):
-        if depth == 0:
+    for stage in range(1, STAGES + 1):
+        if not any(place.stage == stage for place in places):
             raise CheckpointError(f"It has no blocks of stage {stage}; a RepVGG has four stages. Is it only a part?")
-    widths = [kernels.filters(stage, depth) for stage, depth in enumerate(depths, 1)]
     stem = kernels.required(0, 0)
+    auxiliary = any(name.startswith(tuple(f"{head}." for head in AUXILIARY)) for name in shapes)
     try:
-        architecture = Architecture(
-            num_blocks=depths,
-            # Exact: a base is a power of two, so the product with it gives the width again.
-            width_multiplier=tuple(width / base for width, base in zip(widths, BASE_WIDTHS, strict=True)),
-            groups=kernels.groups(depths, stem[0], widths),
-            squeeze_excite=_attention(shapes, places),
-            auxiliary_heads=any(name.startswith(tuple(f"{head}." for head in AUXILIARY)) for name in shapes),
-            block=PAPERS_BLOCK if kind is None else kind.name,
+        specs = _specs(kernels, places, _attention(shapes, places), kind)
+        architecture = Architecture.of_blocks(
+            specs, block=PAPERS_BLOCK if kind is None else kind.name, auxiliary_heads=auxiliary
         )
         architecture.blocks(stem[1])
         architecture.auxiliary_taps()
     except InputError as error:
         raise CheckpointError(f"Its shapes make no RepVGG. {error}") from error
+    if kind is None:
+        architecture = as_trained(architecture, None)
     classifier = shapes.get("linear.weight")
     return Inferred(architecture, form, stem[1], classifier[0] if classifier else None)
 
@@ -133,26 +139,53 @@ class _Kernels:
             )
         return shape
 
-    def filters(self, stage: int, depth: int) -> int:
-        found = (self.find(stage, index) for index in range(depth))
-        return next((shape[0] for shape in found if shape), None) or self.required(stage, 0)[0]
 
-    def groups(self, depths: Iterable[int], channels: int, widths: list[int]) -> dict[int, int]:
-        groups: dict[int, int] = {}
-        place = 0
-        for stage, (depth, width) in enumerate(zip(depths, widths, strict=True), 1):
-            for index in range(depth):
-                place += 1
-                shape = self.find(stage, index)
-                if shape is not None and shape[1] != channels and channels % shape[1] == 0:
-                    groups[place] = channels // shape[1]
-                channels = width
-        return groups
+def _specs(
+    kernels: _Kernels, places: Collection[Place], attention: SqueezeExcite | None, kind: BlockKind | None
+) -> list[BlockSpec]:
+    """What each block shows. One whose kernel is missing is taken for one like the last of its stage."""
+    attentive = {(place.stage, place.block) for place in places if _ATTENTION.match(place.inner)}
+    specs: list[BlockSpec] = []
+    for stage in range(STAGES + 1):
+        depth = len({place.block for place in places if place.stage == stage})
+        found = [kernels.find(stage, index) for index in range(depth)]
+        substitute = next((shape for shape in reversed(found) if shape), None) or kernels.required(stage, 0)
+        for index, shape in enumerate(found):
+            filters, fan, side, _ = shape or substitute
+            channels = specs[-1].filters if specs else fan
+            specs.append(
+                BlockSpec(
+                    block_prefix(stage, index).rstrip("."),
+                    stage,
+                    index,
+                    channels,
+                    filters,
+                    2 if index == 0 else 1,
+                    channels // fan if shape and channels % fan == 0 else 1,
+                    attention if (stage, index) in attentive else None,
+                    side,
+                    1 if kind is None else _copies(kind, places, stage, index),
+                )
+            )
+    return specs
+
+
+def _copies(kind: BlockKind, places: Collection[Place], stage: int, index: int) -> int:
+    """How many copies of the main branch a block has."""
+    if not kind.has_copies:
+        return 1
+    names = {place.inner for place in places if (place.stage, place.block) == (stage, index)}
+    count = 1
+    while {parameter.tensor for parameter in kind.parameters(replace(_WITH_ALL_BRANCHES, copies=count + 1))} - {
+        parameter.tensor for parameter in kind.parameters(replace(_WITH_ALL_BRANCHES, copies=count))
+    } <= names:
+        count += 1
+    return count
 
 
 def _attention(shapes: Shapes, places: Iterable[Place]) -> SqueezeExcite | None:
     """Told from the widths of all squeezed vectors: one alone leaves several reductions possible."""
-    down = {place for place in places if place.inner in ("se.down.weight", "post_se.down.weight")}
+    down = {place for place in places if _ATTENTION.match(place.inner)}
     if not down:
         return None
     lowest, highest = 1, 2**31

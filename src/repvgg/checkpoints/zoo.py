@@ -169,6 +169,10 @@ def _in_words(architecture: Architecture) -> str:
         parts.append(f"attention {attention.position.replace('_', ' ')} with 1/{attention.reduction} of the channels")
     if architecture.auxiliary_heads:
         parts.append("auxiliary classifiers")
+    if architecture.separable:
+        parts.append("depthwise and pointwise blocks in turn")
+    if architecture.copies > 1:
+        parts.append(f"{architecture.copies} copies of a branch")
     if architecture.block != PAPERS_BLOCK:
         parts.append(f"made of {architecture.block}s")
     return ", ".join(parts)

@@ -154,6 +154,7 @@ def _as_json(title: str, cost: "Cost", details: dict[str, Any]) -> dict[str, Any
                 "strides": block.spec.strides,
                 "dilation": block.spec.dilation,
                 "groups": block.spec.groups,
+                "kernel_size": block.spec.kernel_size,
                 "output_size": block.output_size,
                 "branches": block.branches,
                 "train_parameters": block.train_parameters,
@@ -261,7 +262,7 @@ def _runs(blocks: "Sequence[BlockCost]") -> "list[list[BlockCost]]":
 
 def _kind(block: "BlockCost") -> tuple[object, ...]:
     spec = block.spec
-    return spec.stage, spec.in_channels, spec.filters, spec.strides, spec.dilation, spec.groups
+    return spec.stage, spec.in_channels, spec.filters, spec.strides, spec.dilation, spec.groups, spec.kernel_size
 
 
 def _label(alike: "Sequence[BlockCost]") -> str:

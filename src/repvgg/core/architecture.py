@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from repvgg.base.errors import InputError
 
@@ -126,7 +126,7 @@ PUBLISHED = Adaptation()
 
 @dataclass(frozen=True)
 class BlockSpec:
-    """One 3x3 block in its place: the stem (stage 0) or the `index`-th block of a stage.
+    """One block in its place: the stem (stage 0) or the `index`-th block of a stage.
 
     Attributes:
         dilation: spacing of the kernel.
@@ -172,8 +172,13 @@ class Architecture:
         groups: groups of single blocks by their place, counted from 0 at the stem; 1 where not named.
         squeeze_excite: channel attention of every block, or none.
         auxiliary_heads: RepVGGplus's three extra classifiers, present while training only.
-        block: the kind of block, a key of `repvgg.blocks.BLOCKS`.
+        block: the kind of block, a key of `repvgg.blocks.KINDS`.
         adaptation: strides, dilation and epsilon, where they are not the published ones.
+        separable: each block but the stem is two: a depthwise one, which takes the stride, and a pointwise one (1x1).
+        kernel_size: side of all kernels but the pointwise ones.
+        copies: of the main branch of each block but the stem, for kinds that have copies.
+        squeeze_excite_blocks: how many of the last blocks of stages 1 to 4 have channel attention; all of them, and the
+            stem, if None.
 
     Raises:
         InputError: if a length, count or factor makes no network.
@@ -186,6 +191,10 @@ class Architecture:
     auxiliary_heads: bool = False
     block: str = PAPERS_BLOCK
     adaptation: Adaptation = PUBLISHED
+    separable: bool = False
+    kernel_size: int = 3
+    copies: int = 1
+    squeeze_excite_blocks: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         for name, values in (("num_blocks", self.num_blocks), ("width_multiplier", self.width_multiplier)):
@@ -209,6 +218,21 @@ class Architecture:
                 )
             if groups < 1:
                 raise InputError(f"`override_groups_map` gives block {place} {groups} groups; at least 1 is needed.")
+        if self.separable and self.groups:
+            raise InputError("`override_groups_map` has no place in a separable network, whose groups follow from it.")
+        for name, value in (("kernel_size", self.kernel_size), ("copies", self.copies)):
+            if value < 1 or (name == "kernel_size" and value % 2 == 0):
+                raise InputError(f"`{name}` of an architecture is at least 1, and kernels are odd. Received: {value}.")
+        counts = self.squeeze_excite_blocks
+        if counts is not None and (
+            self.squeeze_excite is None
+            or len(counts) != STAGES
+            or any(not 0 <= count <= depth for count, depth in zip(counts, self.num_blocks, strict=False))
+        ):
+            raise InputError(
+                "`squeeze_excite_blocks` says for each of the 4 stages how many of its last blocks have the attention "
+                f"`squeeze_excite`. Received: {counts} for {self.num_blocks} blocks and {self.squeeze_excite}."
+            )
         object.__setattr__(self, "groups", MappingProxyType(dict(self.groups)))
 
     @property
@@ -224,14 +248,16 @@ class Architecture:
     def blocks(self, in_channels: int = 3) -> tuple[BlockSpec, ...]:
         """All blocks from the stem on, in order."""
         changes = self.adaptation
-        stem = BlockSpec("stage0", 0, 0, in_channels, self.stem_width, changes.stem_strides, 1, None)
-        specs = [self._completed(stem, 0)]
-        stride, dilation = changes.stem_strides, 1
-        for stage, (count, width) in enumerate(zip(self.num_blocks, self.stage_widths, strict=True), start=1):
+        everywhere = self.squeeze_excite if self.squeeze_excite_blocks is None else None
+        stem_strides, stem_groups = changes.stem_strides, self.groups.get(0, 1)
+        stem = BlockSpec("stage0", 0, 0, in_channels, self.stem_width, stem_strides, stem_groups, everywhere)
+        specs = [replace(stem, kernel_size=self.kernel_size)]
+        stride, dilation = stem_strides, 1
+        for stage, (depth, width) in enumerate(zip(self.num_blocks, self.stage_widths, strict=True), start=1):
             keeps_size = 2 * stride > changes.output_stride
             before = dilation
             stride, dilation = (stride, 2 * dilation) if keeps_size else (2 * stride, dilation)
-            for index in range(count):
+            for index in range(depth):
                 first = index == 0
                 spec = BlockSpec(
                     name=f"stage{stage}_block{index}",
@@ -240,24 +266,61 @@ class Architecture:
                     in_channels=specs[-1].filters,
                     filters=width,
                     strides=2 if first and not keeps_size else 1,
-                    groups=1,
-                    squeeze_excite=None,
+                    groups=self.groups.get(len(specs), 1),
+                    squeeze_excite=self.squeeze_excite if self._is_attentive(stage, index) else None,
+                    kernel_size=self.kernel_size,
+                    copies=self.copies,
                     dilation=before if first and not changes.dilate_first else dilation,
                     keeps_size=first and keeps_size,
                 )
-                specs.append(self._completed(spec, len(specs)))
+                specs += _separated(spec) if self.separable else (spec,)
+        for place, spec in enumerate(specs):
+            _check_groups(place, spec)
         return tuple(specs)
 
-    def _completed(self, spec: BlockSpec, place: int) -> BlockSpec:
-        """With the groups and the attention of its place."""
-        groups = self.groups.get(place, 1)
-        for what, channels in (("input", spec.in_channels), ("output", spec.filters)):
-            if channels % groups:
-                raise InputError(
-                    f"Block {place} ({spec.name}) has {channels} {what} channels, which {groups} groups do not divide. "
-                    "Change `override_groups_map` or `width_multiplier`."
-                )
-        return replace(spec, groups=groups, squeeze_excite=self.squeeze_excite)
+    def _is_attentive(self, stage: int, index: int) -> bool:
+        counts = self.squeeze_excite_blocks
+        return counts is None or index >= self.num_blocks[stage - 1] - counts[stage - 1]
+
+    @classmethod
+    def of_blocks(
+        cls,
+        specs: Sequence[BlockSpec],
+        *,
+        block: str = PAPERS_BLOCK,
+        auxiliary_heads: bool = False,
+        adaptation: Adaptation = PUBLISHED,
+    ) -> Self:
+        """The architecture that has these blocks, as far as there is one; its `blocks` tell whether they are the same.
+
+        Args:
+            specs: all blocks from the stem on; of the attention of all that have it, the widest one's counts.
+        """
+        stages = [[spec for spec in specs if spec.stage == stage] for stage in range(1, STAGES + 1)]
+        separable = all(
+            len(stage) % 2 == 0
+            and all(spec.groups == spec.in_channels == spec.filters and spec.groups > 1 for spec in stage[::2])
+            and all(spec.kernel_size == 1 for spec in stage[1::2])
+            for stage in stages
+        )
+        attentive = [[spec for spec in stage if spec.squeeze_excite] for stage in stages]
+        widest = max((spec for spec in specs if spec.squeeze_excite), key=lambda spec: spec.filters, default=None)
+        each = 2 if separable else 1
+        everywhere = widest is None or all(spec.squeeze_excite for spec in specs)
+        return cls(
+            num_blocks=tuple(len(stage) // each for stage in stages),
+            # Exact: a base is a power of two, so the product with it gives the width again.
+            width_multiplier=tuple(stage[-1].filters / base for stage, base in zip(stages, BASE_WIDTHS, strict=True)),
+            groups={} if separable else {place: spec.groups for place, spec in enumerate(specs) if spec.groups > 1},
+            squeeze_excite=widest.squeeze_excite if widest else None,
+            auxiliary_heads=auxiliary_heads,
+            block=block,
+            adaptation=adaptation,
+            separable=separable,
+            kernel_size=specs[0].kernel_size,
+            copies=specs[1].copies,
+            squeeze_excite_blocks=None if everywhere else tuple(len(stage) // each for stage in attentive),
+        )
 
     def auxiliary_taps(self) -> dict[str, str]:
         """RepVGGplus: the name of each auxiliary output, with the block it listens to.
@@ -277,6 +340,26 @@ class Architecture:
             "stage2_aux": f"stage2_block{self.num_blocks[1] - 1}",
             "stage3_first_aux": f"stage3_block{first_half - 1}",
         }
+
+
+def _separated(spec: BlockSpec) -> tuple[BlockSpec, BlockSpec]:
+    """The depthwise block and the pointwise one that a block of a separable network is."""
+    first, second = 2 * spec.index, 2 * spec.index + 1
+    name, channels = f"stage{spec.stage}_block", spec.in_channels
+    depthwise = replace(spec, name=f"{name}{first}", index=first, filters=channels, groups=channels)
+    pointwise = replace(
+        spec, name=f"{name}{second}", index=second, strides=1, kernel_size=1, dilation=1, keeps_size=False
+    )
+    return depthwise, pointwise
+
+
+def _check_groups(place: int, spec: BlockSpec) -> None:
+    for what, channels in (("input", spec.in_channels), ("output", spec.filters)):
+        if channels % spec.groups:
+            raise InputError(
+                f"Block {place} ({spec.name}) has {channels} {what} channels, which {spec.groups} groups do not "
+                "divide. Change `override_groups_map` or `width_multiplier`."
+            )
 
 
 def alternate_groups(groups: int, num_blocks: Sequence[int]) -> dict[int, int]:

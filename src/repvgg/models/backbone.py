@@ -17,8 +17,8 @@ class RepVGGBackbone(keras.Model):
     """RepVGG without its classifier: images -> the last feature map, every level in `pyramid_outputs`.
 
     Args:
-        num_blocks, width_multiplier, override_groups_map, squeeze_excite, block: as for `repvgg.RepVGG`.
-        stem_strides, output_stride, dilate_first, epsilon: the same.
+        num_blocks, width_multiplier, override_groups_map, squeeze_excite, block, stem_strides, output_stride,
+            dilate_first, epsilon, separable, kernel_size, copies, squeeze_excite_blocks: as for `repvgg.RepVGG`.
         deploy: True for stock convolutions instead of blocks.
         image_shape: shape of one image, None where a side may vary; channels come last or first as `data_format` says.
         data_format: "channels_last" or "channels_first"; Keras's setting if None.
@@ -49,6 +49,10 @@ class RepVGGBackbone(keras.Model):
         output_stride: int = 32,
         dilate_first: bool = True,
         epsilon: float = EPSILON,
+        separable: bool = False,
+        kernel_size: int = 3,
+        copies: int = 1,
+        squeeze_excite_blocks: Sequence[int] | None = None,
         deploy: bool = False,
         image_shape: ImageShape = (None, None, 3),
         data_format: str | None = None,
@@ -68,6 +72,10 @@ class RepVGGBackbone(keras.Model):
             auxiliary_heads=False,
             block=block,
             adaptation=Adaptation(stem_strides, output_stride, dilate_first, epsilon),
+            separable=separable,
+            kernel_size=kernel_size,
+            copies=copies,
+            squeeze_excite_blocks=tuple(squeeze_excite_blocks) if squeeze_excite_blocks is not None else None,
         )
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
         layout = data_format or keras.config.image_data_format()
@@ -96,6 +104,10 @@ class RepVGGBackbone(keras.Model):
             "squeeze_excite": asdict(attention) if attention else None,
             "block": self.architecture.block,
             **asdict(self.architecture.adaptation),
+            "separable": self.architecture.separable,
+            "kernel_size": self.architecture.kernel_size,
+            "copies": self.architecture.copies,
+            "squeeze_excite_blocks": self.architecture.squeeze_excite_blocks,
             "deploy": self.deploy,
             "image_shape": list(self.image_shape),
             "data_format": self.data_format,

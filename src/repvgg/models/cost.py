@@ -64,7 +64,8 @@ def _block_cost(
     inputs, pixels = input_size[0] * input_size[1], size[0] * size[1]
     parameters = list(kind.parameters(spec.shape))
     dense = spec.kernel_size**2 * spec.in_channels // spec.groups * spec.filters
-    by_winograd = spec.strides == 1 and spec.kernel_size == 3
+    depthwise = spec.groups == spec.in_channels > 1
+    by_winograd = spec.strides == 1 and spec.kernel_size == 3 and not depthwise
     return BlockCost(
         spec=spec,
         branches=sum(1 for _ in kind.branches(spec.shape)),

@@ -124,6 +124,10 @@ def RepVGG(  # noqa: N802 - a public name the field knows, and it makes a model
     output_stride: int = 32,
     dilate_first: bool = True,
     epsilon: float = EPSILON,
+    separable: bool = False,
+    kernel_size: int = 3,
+    copies: int = 1,
+    squeeze_excite_blocks: Sequence[int] | None = None,
     dtype: Any = None,
     name: str | None = None,
 ) -> Any:
@@ -144,6 +148,7 @@ def RepVGG(  # noqa: N802 - a public name the field knows, and it makes a model
         dilate_first: whether the first block of such a stage is dilated too, as in the official repository's PSPNet;
             False is torchvision's and timm's way (`repvgg.core.architecture.Adaptation`).
         epsilon: of every batch normalization.
+        separable, kernel_size, copies, squeeze_excite_blocks: as for `repvgg.Architecture`.
         dtype: Keras dtype policy, such as "mixed_bfloat16" or "float64".
 
     Returns:
@@ -167,6 +172,10 @@ def RepVGG(  # noqa: N802 - a public name the field knows, and it makes a model
         auxiliary_heads,
         block,
         Adaptation(stem_strides, output_stride, dilate_first, epsilon),
+        separable,
+        kernel_size,
+        copies,
+        tuple(squeeze_excite_blocks) if squeeze_excite_blocks is not None else None,
     )
     return build_described(architecture, num_classes, input_shape, deploy=deploy, dtype=dtype, name=name)
 

@@ -10,7 +10,7 @@ import keras
 from repvgg.base.errors import InputError
 from repvgg.base.metadata import Form
 from repvgg.blocks.layers import AuxiliaryClassifier, ReparameterizableBlock, SinglePath
-from repvgg.core.architecture import BASE_WIDTHS, PAPERS_BLOCK, Adaptation, Architecture, SqueezeExcite
+from repvgg.core.architecture import PAPERS_BLOCK, Adaptation, Architecture, BlockSpec
 from repvgg.models.metadata import get_metadata
 from repvgg.models.variants import as_trained
 
@@ -62,32 +62,27 @@ def recover(model: Any) -> Recovered:
     deployed = [isinstance(unit, SinglePath) or unit.deploy for unit in ordered.values()]
     if any(deployed) != all(deployed):
         raise InputError(f"'{model.name}' has blocks of both forms. Convert it as a whole.")
-    widths = [_filters(ordered[f"stage{stage}_block0"]) for stage in range(1, 5)]
-    groups = {place: _groups(unit) for place, unit in enumerate(ordered.values()) if _groups(unit) > 1}
     auxiliary = {name: layer for name, layer in layers.items() if isinstance(layer, AuxiliaryClassifier)}
     classifier = layers.get("classifier")
-    architecture = Architecture(
-        num_blocks=depths,
-        width_multiplier=tuple(width / base for width, base in zip(widths, BASE_WIDTHS, strict=True)),
-        groups=groups,
-        squeeze_excite=_attention(list(ordered.values())),
-        auxiliary_heads=bool(auxiliary),
+    seen = _specs(ordered)
+    architecture = Architecture.of_blocks(
+        seen,
         block=_kind(ordered["stage0"]),
+        auxiliary_heads=bool(auxiliary),
         adaptation=_adaptation(ordered, auxiliary),
     )
     if isinstance(ordered["stage0"], SinglePath):
         architecture = as_trained(architecture, get_metadata(model).variant)
-    in_channels = int(_kernel_channels(ordered["stage0"]))
-    specs = architecture.blocks(in_channels)
-    for spec, (name, unit) in zip(specs, ordered.items(), strict=True):
-        if spec.filters != _filters(unit):
+    in_channels = seen[0].in_channels
+    for spec, found in zip(architecture.blocks(in_channels), seen, strict=True):
+        if spec.filters != found.filters:
             raise InputError(
-                f"'{name}' has {_filters(unit)} filters, where a RepVGG with these stages has {spec.filters}."
+                f"'{found.name}' has {found.filters} filters, where a RepVGG with these stages has {spec.filters}."
             )
-        if (spec.strides, spec.dilation) != (_strides(unit), _dilation(unit)):
+        if (spec.strides, spec.dilation) != (found.strides, found.dilation):
             raise InputError(
-                f"'{name}' has stride {_strides(unit)} and dilation {_dilation(unit)}, where a RepVGG with this stem "
-                f"and these stages has {spec.strides} and {spec.dilation}."
+                f"'{found.name}' has stride {found.strides} and dilation {found.dilation}, where a RepVGG with this "
+                f"stem and these stages has {spec.strides} and {spec.dilation}."
             )
     return Recovered(
         architecture=architecture,
@@ -100,16 +95,29 @@ def recover(model: Any) -> Recovered:
     )
 
 
-def _filters(unit: Any) -> int:
-    return int(unit.convolution.filters if isinstance(unit, SinglePath) else unit.filters)
-
-
-def _groups(unit: Any) -> int:
-    return int(unit.convolution.groups if isinstance(unit, SinglePath) else unit.groups)
-
-
-def _kernel_channels(unit: Any) -> int:
-    return int(unit.convolution.kernel.shape[2] * _groups(unit) if isinstance(unit, SinglePath) else unit.in_channels)
+def _specs(units: Mapping[str, Any]) -> list[BlockSpec]:
+    """What each block shows."""
+    specs = []
+    for name, unit in units.items():
+        stage, index = (int(part or 0) for part in _BLOCK.fullmatch(name).groups())  # type: ignore[union-attr]
+        layer = unit.convolution if isinstance(unit, SinglePath) else unit
+        channels = layer.kernel.shape[2] * layer.groups if isinstance(unit, SinglePath) else unit.in_channels
+        specs.append(
+            BlockSpec(
+                name,
+                stage,
+                index,
+                int(channels),
+                int(layer.filters),
+                _strides(unit),
+                int(layer.groups),
+                unit.squeeze_excite,
+                int(layer.kernel_size[0]),
+                1 if isinstance(unit, SinglePath) else unit.copies,
+                _dilation(unit),
+            )
+        )
+    return specs
 
 
 def _strides(unit: Any) -> int:
@@ -148,9 +156,3 @@ def _epsilons(unit: Any) -> set[float]:
 
 def _kind(unit: Any) -> str:
     return PAPERS_BLOCK if isinstance(unit, SinglePath) else unit.kind.name
-
-
-def _attention(units: list[Any]) -> SqueezeExcite | None:
-    """The widest block tells best: widths are divided and rounded down, so narrow ones fit several divisors."""
-    settings: SqueezeExcite | None = max(units, key=_filters).squeeze_excite
-    return settings

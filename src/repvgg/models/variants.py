@@ -117,6 +117,7 @@ _QA_ROWS = (
     *(_quantization_aware(f"QARepVGG-{size}{groups}") for size in ("B1", "B2") for groups in ("", "g4")),
 )
 
+
 VARIANTS: Mapping[str, Variant] = {row.name: row for row in (*_ROWS, *_QA_ROWS)}
 
 
@@ -147,19 +148,30 @@ def find_variant(architecture: Architecture) -> Variant | None:
     return next((variant for variant in VARIANTS.values() if variant.architecture == plain), None)
 
 
+def as_deployed(architecture: Architecture) -> Architecture:
+    """What the weights of its deploy form show: the paper's block stands for every kind."""
+    return replace(architecture, block=PAPERS_BLOCK, copies=1, auxiliary_heads=False, adaptation=PUBLISHED)
+
+
 def as_trained(deployed: Architecture, variant_name: str | None) -> Architecture:
     """The architecture that a deploy form was trained as, as far as it can be told.
 
-    Its convolutions are the same whatever its blocks were, and the paper's block stands for all of them; only the
-    name that came with the model can tell more.
+    Its convolutions are the same whatever its blocks were; only the name that came with the model can tell more.
+    Without one, it is taken for the first network of the table that has such convolutions.
 
     Args:
         deployed: what the layers show; returned as it is where its blocks are known to be others than the paper's.
         variant_name: the variant in the model's metadata, if it has one.
     """
-    named = VARIANTS.get(variant_name or "")
-    if named is None or deployed.block != PAPERS_BLOCK:
+    if deployed.block != PAPERS_BLOCK:
         return deployed
-    plain = replace(deployed, adaptation=PUBLISHED)
-    same = replace(named.architecture, block=deployed.block, auxiliary_heads=False) == plain
-    return replace(deployed, block=named.architecture.block) if same else deployed
+    alike = [row for row in VARIANTS.values() if as_deployed(row.architecture) == as_deployed(deployed)]
+    named = [row for row in alike if row.name == variant_name]
+    if not alike:
+        return deployed
+    alike = [row for row in VARIANTS.values() if as_deployed(row.architecture) == as_deployed(deployed)]
+    named = [row for row in alike if row.name == variant_name]
+    if not alike:
+        return deployed
+    found = (named or alike)[0].architecture
+    return replace(deployed, block=found.block, copies=found.copies)

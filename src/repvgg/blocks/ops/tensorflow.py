@@ -40,6 +40,10 @@ def conv2d(
             # knows no groups. Images need no gradient, so there the padding is left to the convolution.
             inputs = tf.pad(inputs, padding)
             padding = "VALID"
+    if groups == kernel.shape[3] > 1 and kernel.shape[2] == 1 and not (spatial_first and dilation_rate > 1):
+        kernel = tf.transpose(kernel, (0, 1, 3, 2))
+        steps = [1, 1, strides, strides] if spatial_first else [1, strides, strides, 1]
+        return tf.nn.depthwise_conv2d(inputs, kernel, steps, padding, layout, [dilation_rate] * 2)
     if groups > 1 and not _grouped_gradient_is_native(kernel.dtype.name):
         axis = 1 if spatial_first else -1
         pairs = zip(tf.split(inputs, groups, axis), tf.split(kernel, groups, -1), strict=True)

@@ -38,7 +38,7 @@ def detect_dialect(names: Collection[str]) -> Dialect:
 
 
 def dialect_to_write(name: str, architecture: Architecture) -> Dialect:
-    """The dialect called `name`; 'official' has two spellings, of which RepVGGplus needs the second.
+    """The dialect called `name`, or the one of its family that has such a network, as RepVGGplus among the official.
 
     Raises:
         UnknownNameError: if there is no such dialect.
@@ -47,4 +47,7 @@ def dialect_to_write(name: str, architecture: Architecture) -> Dialect:
         raise UnknownNameError("checkpoint dialect", name, DIALECTS)
     attention = architecture.squeeze_excite
     is_plus = architecture.auxiliary_heads or (attention is not None and attention.position == "after_activation")
-    return PLUS if name == OFFICIAL.name and is_plus else DIALECTS[name]
+    if name == OFFICIAL.name and is_plus:
+        return PLUS
+    family = [dialect for dialect in DIALECTS.values() if name in (dialect.name, dialect.family)]
+    return next((dialect for dialect in family if architecture.block in dialect.blocks), DIALECTS[name])

@@ -23,6 +23,7 @@ class Dialect:
         parts: modules of a block by canonical name; one that is not here cannot be expressed.
         heads: the same for modules outside the blocks.
         blocks: the kinds of block whose training form it has; the deploy form is the same for all.
+        family: the name that writers use for several dialects of one library, of which the network decides.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Dialect:
     parts: Mapping[str, str]
     heads: Mapping[str, str]
     blocks: tuple[str, ...] = (PAPERS_BLOCK,)
+    family: str | None = None
 
     def to_canonical(self, names: Collection[str]) -> dict[str, str]:
         """Canonical names by this dialect's names; names it does not know are left out."""
