@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
+from repvgg.blocks.acb import AC
 from repvgg.blocks.kind import BlockKind
 from repvgg.blocks.qarepvgg import QARepVGG
 from repvgg.blocks.repvgg import RepVGG
@@ -17,6 +18,7 @@ KINDS: Mapping[str, BlockKind] = {
     for kind in (
         RepVGG(),
         QARepVGG(),
+        AC(),
     )
 }
 """Every kind by the name of its layer."""

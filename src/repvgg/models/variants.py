@@ -11,6 +11,8 @@ PAPER = "Ding et al., RepVGG: Making VGG-style ConvNets Great Again, CVPR 2021, 
 REPOSITORY = "https://github.com/DingXiaoH/RepVGG"
 QA_PAPER = "Chu et al., Make RepVGG Greater Again: A Quantization-Aware Approach, AAAI 2024, arXiv 2212.01593"
 
+AC_PAPER = "Ding et al., ACNet: Strengthening the Kernel Skeletons for Powerful CNN, ICCV 2019, arXiv 1908.03930"
+
 
 @dataclass(frozen=True)
 class Published:
@@ -104,6 +106,13 @@ _ROWS = (
 )
 
 
+def _in_the_shape_of(plain_name: str, prefix: str, block: str, source: str) -> Variant:
+    """A RepVGG's depths, widths and groups with another block; no accuracy of it was published."""
+    plain = next(row.architecture for row in _ROWS if row.name == plain_name)
+    name = plain_name.replace("RepVGG", prefix)
+    return Variant(name=name, architecture=replace(plain, block=block), published=Published(source=source))
+
+
 def _quantization_aware(name: str, top1: float | None = None) -> Variant:
     """QARepVGG: depths, widths and groups of the RepVGG of the same letter, with a block made for INT8."""
     plain = next(row.architecture for row in _ROWS if row.name == name.removeprefix("QA"))
@@ -118,7 +127,9 @@ _QA_ROWS = (
 )
 
 
-VARIANTS: Mapping[str, Variant] = {row.name: row for row in (*_ROWS, *_QA_ROWS)}
+_OTHER_ROWS = (_in_the_shape_of("RepVGG-A0", "ACB", "ACBlock", AC_PAPER),)
+
+VARIANTS: Mapping[str, Variant] = {row.name: row for row in (*_ROWS, *_QA_ROWS, *_OTHER_ROWS)}
 
 
 def list_variants() -> list[str]:
