@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from repvgg.blocks.acb import AC
+from repvgg.blocks.dbb import DiverseBranch
 from repvgg.blocks.kind import BlockKind
 from repvgg.blocks.qarepvgg import QARepVGG
 from repvgg.blocks.repvgg import RepVGG
@@ -19,6 +20,7 @@ KINDS: Mapping[str, BlockKind] = {
         RepVGG(),
         QARepVGG(),
         AC(),
+        DiverseBranch(),
     )
 }
 """Every kind by the name of its layer."""

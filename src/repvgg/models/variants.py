@@ -12,6 +12,7 @@ REPOSITORY = "https://github.com/DingXiaoH/RepVGG"
 QA_PAPER = "Chu et al., Make RepVGG Greater Again: A Quantization-Aware Approach, AAAI 2024, arXiv 2212.01593"
 
 AC_PAPER = "Ding et al., ACNet: Strengthening the Kernel Skeletons for Powerful CNN, ICCV 2019, arXiv 1908.03930"
+DBB_PAPER = "Ding et al., Diverse Branch Block: Building a Convolution as an Inception-like Unit, arXiv 2103.13425"
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,10 @@ _QA_ROWS = (
 )
 
 
-_OTHER_ROWS = (_in_the_shape_of("RepVGG-A0", "ACB", "ACBlock", AC_PAPER),)
+_OTHER_ROWS = (
+    _in_the_shape_of("RepVGG-A0", "ACB", "ACBlock", AC_PAPER),
+    _in_the_shape_of("RepVGG-A0", "DBB", "DiverseBranchBlock", DBB_PAPER),
+)
 
 VARIANTS: Mapping[str, Variant] = {row.name: row for row in (*_ROWS, *_QA_ROWS, *_OTHER_ROWS)}
 
