@@ -11,6 +11,7 @@ from typing import Any
 from repvgg.blocks.acb import AC
 from repvgg.blocks.dbb import DiverseBranch
 from repvgg.blocks.kind import BlockKind
+from repvgg.blocks.mobileone import MobileOne
 from repvgg.blocks.qarepvgg import QARepVGG
 from repvgg.blocks.repvgg import RepVGG
 
@@ -21,6 +22,7 @@ KINDS: Mapping[str, BlockKind] = {
         QARepVGG(),
         AC(),
         DiverseBranch(),
+        MobileOne(),
     )
 }
 """Every kind by the name of its layer."""

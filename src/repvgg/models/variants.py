@@ -14,6 +14,8 @@ QA_PAPER = "Chu et al., Make RepVGG Greater Again: A Quantization-Aware Approach
 AC_PAPER = "Ding et al., ACNet: Strengthening the Kernel Skeletons for Powerful CNN, ICCV 2019, arXiv 1908.03930"
 DBB_PAPER = "Ding et al., Diverse Branch Block: Building a Convolution as an Inception-like Unit, arXiv 2103.13425"
 
+MOBILEONE_PAPER = "Vasu et al., MobileOne: An Improved One Millisecond Mobile Backbone, CVPR 2023, arXiv 2206.04040"
+
 
 @dataclass(frozen=True)
 class Published:
@@ -128,9 +130,36 @@ _QA_ROWS = (
 )
 
 
+def _mobileone(
+    name: str,
+    widths: tuple[float, ...],
+    *,
+    copies: int = 1,
+    attention: tuple[int, ...] | None = None,
+    top1: float,
+) -> Variant:
+    """MobileOne: depthwise and pointwise blocks in turn; S4 has attention in the last of them, as the authors' code."""
+    architecture = Architecture(
+        (2, 8, 10, 1),
+        widths,
+        squeeze_excite=SqueezeExcite("before_activation", 16) if attention else None,
+        block="MobileOneBlock",
+        separable=True,
+        copies=copies,
+        squeeze_excite_blocks=attention,
+    )
+    published = Published(source=f"{MOBILEONE_PAPER}; https://github.com/apple/ml-mobileone", top1=top1, epochs=300)
+    return Variant(name=f"MobileOne-{name}", architecture=architecture, published=published)
+
+
 _OTHER_ROWS = (
     _in_the_shape_of("RepVGG-A0", "ACB", "ACBlock", AC_PAPER),
     _in_the_shape_of("RepVGG-A0", "DBB", "DiverseBranchBlock", DBB_PAPER),
+    _mobileone("S0", (0.75, 1, 1, 2), copies=4, top1=71.4),
+    _mobileone("S1", (1.5, 1.5, 2, 2.5), top1=75.9),
+    _mobileone("S2", (1.5, 2, 2.5, 4), top1=77.4),
+    _mobileone("S3", (2, 2.5, 3, 4), top1=78.1),
+    _mobileone("S4", (3, 3.5, 3.5, 4), attention=(0, 0, 5, 1), top1=79.4),
 )
 
 VARIANTS: Mapping[str, Variant] = {row.name: row for row in (*_ROWS, *_QA_ROWS, *_OTHER_ROWS)}

@@ -6,13 +6,16 @@ from typing import Final
 from repvgg.base.errors import CheckpointError, UnknownNameError
 from repvgg.checkpoints.dialects.dialect import Dialect
 from repvgg.checkpoints.dialects.mmpretrain import MMPRETRAIN
+from repvgg.checkpoints.dialects.mobileone import MOBILEONE, TIMM_MOBILEONE
 from repvgg.checkpoints.dialects.official import OFFICIAL
 from repvgg.checkpoints.dialects.plus import PLUS
 from repvgg.checkpoints.dialects.timm import TIMM
 from repvgg.checkpoints.errors import shown
 from repvgg.core.architecture import Architecture
 
-DIALECTS: Final[Mapping[str, Dialect]] = {dialect.name: dialect for dialect in (OFFICIAL, PLUS, TIMM, MMPRETRAIN)}
+DIALECTS: Final[Mapping[str, Dialect]] = {
+    dialect.name: dialect for dialect in (OFFICIAL, PLUS, TIMM, MMPRETRAIN, MOBILEONE, TIMM_MOBILEONE)
+}
 
 
 def detect_dialect(names: Collection[str]) -> Dialect:
