@@ -155,7 +155,7 @@ def get_network(name: str) -> Network:
 
 
 def _family(name: str) -> str:
-    """RepVGG, RepVGG g4, QARepVGG ...: the kind, and the groups; sizes A0 to B3 are one row from small to large."""
+    """RepVGG, RepVGG g4 ...: the kind, and the groups; sizes A0 to B3 are one row from small to large."""
     kind, _, size = name.partition("-")
     groups = f" g{size.rpartition('g')[2]}" if "g" in size else ""
     return f"{kind}{groups}"

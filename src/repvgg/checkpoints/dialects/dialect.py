@@ -124,7 +124,10 @@ def _no_names_for(dialect: Dialect, unknown: list[str]) -> str:
         reasons.append("channel attention after the activation")
     if any(name.rpartition(".")[0] in HEADS and not name.startswith(CLASSIFIER) for name in unknown):
         reasons.append("auxiliary classifiers")
-    what = " and ".join(reasons) or "some of its parts"
+    if not reasons:
+        few = ", ".join(unknown[:5])
+        return f"{dialect.origin} has no such blocks, so its names cannot express {few} ({len(unknown)} in all)."
+    what = " and ".join(reasons)
     return (
         f"{dialect.origin} has no such network as RepVGGplus, so its names cannot express {what}: "
         f"{', '.join(unknown)}. Save it with dialect='official'."

@@ -223,5 +223,5 @@ def _explained(report: Int8Report) -> str:
         f"No INT8 artifact was written for '{report.target}': {report.criterion()}, and the best that was tried "
         f"('{report.best.name}') loses {lost:.2f}.\n{report.table()}\n"
         "Allow more (--max-drop), calibrate on images that are more like those the network will see (--calibration), "
-        "or train with quantization in mind (QARepVGG, or quantization-aware training)."
+        "or train with quantization in mind (docs/quantization-aware.md)."
     )

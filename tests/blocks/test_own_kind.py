@@ -1,0 +1,32 @@
+"""The example of `docs/blocks.md`: a kind of block that the package does not know, in somebody's own model."""
+
+import re
+from pathlib import Path
+
+import keras
+
+import repvgg
+from helpers import infer, random_images, relative_error, trained_like
+
+DOCS = Path(__file__).parents[2] / "docs" / "blocks.md"
+
+
+def test_the_example_trains_converts_saves_and_loads(tmp_path: Path) -> None:
+    names: dict[str, object] = {}
+    *_, example = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    exec(example, names)
+    layer = names["TwoKernelsBlock"]
+    assert callable(layer)
+    inputs = keras.Input((None, None, 3))
+    features = layer(8, strides=2)(inputs)
+    features = layer(8, kernel_size=5, squeeze_excite={"position": "before_activation", "reduction": 4})(features)
+    model = trained_like(keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(features))))
+    images = random_images((2, 19, 16, 3))
+    loaded = repvgg.load_model(repvgg.save_model(model, tmp_path / "mine.keras"))
+    assert relative_error(infer(model, images), infer(loaded, images)) == 0
+    deployed = repvgg.reparameterize(loaded)
+    assert relative_error(infer(model, images), infer(deployed, images)) < 1e-5
+    before = keras.ops.convert_to_numpy(model.get_layer(index=1).row.kernel).copy()
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(images, keras.ops.convert_to_tensor([0, 1]), verbose=0)
+    assert (keras.ops.convert_to_numpy(model.get_layer(index=1).row.kernel) != before).any()
