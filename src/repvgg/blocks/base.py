@@ -15,7 +15,8 @@ import keras
 import numpy as np
 
 from repvgg.base.errors import ConversionError, InputError
-from repvgg.blocks.branches import MOMENTUM, BatchNorm, ConvBias, Read, branch_layer, float64_of, tensor_of
+from repvgg.blocks.branches import MOMENTUM, BatchNorm, ConvBias, Read, float64_of, tensor_of
+from repvgg.blocks.chain import branch_layer
 from repvgg.blocks.kind import BlockKind, Weights
 from repvgg.blocks.merging import sum_of_branches
 from repvgg.blocks.recording import record_input
