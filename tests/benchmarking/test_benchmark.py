@@ -57,6 +57,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     deployed = repvgg.reparameterize(model)
     repvgg.save_model(deployed, folder / "a.keras")
     repvgg.export(deployed, folder / "a.onnx")
+    repvgg.export(deployed, folder / "a.repvgg", "native")
+    repvgg.export(deployed, folder / "pixels.repvgg", "native", with_preprocessing=True)
     repvgg.export(deployed, folder / "fixed.onnx", batch=3, image_size=36)
     repvgg.export(deployed, folder / "pixels.onnx", with_preprocessing=True)
     return folder
@@ -122,9 +124,10 @@ def test_a_network_that_answers_otherwise_does_not_compete(monkeypatch: pytest.M
 
 
 def test_files_bring_their_runtime_their_size_and_what_they_are(files: Path) -> None:
-    named = [files / "a.onnx", files / "a.keras", files / "pixels.onnx"]
+    named = [files / name for name in ("a.onnx", "a.keras", "pixels.onnx", "a.repvgg", "pixels.repvgg")]
     report = repvgg.benchmark(named, rounds=1)
-    assert [row.runtime for row in report.rows] == ["ONNX Runtime", "Keras", "ONNX Runtime"]
+    runtimes = ["ONNX Runtime", "Keras", "ONNX Runtime", "Native engine", "Native engine"]
+    assert [row.runtime for row in report.rows] == runtimes
     assert {row.network.size for row in report.rows} == {(40, 40)}
     assert all(row.network.top1 is None for row in report.rows)
     with pytest.raises(InputError, match=r"fixed.onnx' takes batches of 3, and `batch` is 1"):

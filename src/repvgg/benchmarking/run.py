@@ -29,7 +29,14 @@ RTOL = 1e-3
 something if the network is the right one."""
 
 
-_FILE_RUNTIMES = {".keras": "Keras", ".onnx": "ONNX Runtime", ".xml": "OpenVINO", ".tflite": "LiteRT", "": "TensorFlow"}
+_FILE_RUNTIMES = {
+    ".keras": "Keras",
+    ".onnx": "ONNX Runtime",
+    ".xml": "OpenVINO",
+    ".tflite": "LiteRT",
+    ".repvgg": "Native engine",
+    "": "TensorFlow",
+}
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ def command(
     runtimes: Annotated[
         str | None,
         typer.Option(
-            help="Where named networks run, with commas: keras, onnx, openvino, litert (the four if not given), "
-            "onnx-int8, openvino-int8, litert-int8. A file runs in its own."
+            help="Where named networks run, with commas: keras, onnx, openvino, litert, native (all five if not "
+            "given), onnx-int8, openvino-int8, litert-int8. A file runs in its own."
         ),
     ] = None,
     int8: Annotated[bool, typer.Option("--int8", help="In INT8 as well, where a runtime has it.")] = False,

@@ -69,6 +69,8 @@ class NativeRunner(Runner):
         return {"output": next(iter(found.values()))} if len(found) == 1 else found
 
     def repeated(self, images: np.ndarray) -> Callable[[], object]:
+        if self.takes_uint8:
+            return super().repeated(images)
         batch = np.ascontiguousarray(as_input(self, images, np.float32))
         engine, size = self._engine(*batch.shape[:3])
         return super().repeated(images) if size != len(batch) else lambda: engine.outputs(batch)
