@@ -1,11 +1,16 @@
 """What a person sees while a network trains."""
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import keras
+from rich.console import Console
 
-from repvgg.base.progress import Work
+from repvgg.base.progress import Work, working
+from repvgg.pipeline import Share
+from repvgg.training.inputs import Inputs
 
 Logs = dict[str, Any]
 
@@ -45,3 +50,37 @@ def epoch_line(row: dict[str, float]) -> str:
         f"epoch {int(row['epoch']):3d}  loss {row['loss']:.4f}  accuracy {row['accuracy']:.2%}  "
         f"validation {row['val_accuracy']:.2%}{seconds}"
     )
+
+
+@contextmanager
+def scan_bar(console: Console) -> Iterator[Callable[[int], Callable[[int], None]]]:
+    """A bar for looking through the images; gives what starts it once their number is known."""
+    with ExitStack() as stack:
+
+        def start(count: int) -> Callable[[int], None]:
+            return stack.enter_context(working(console, "looking through the images", count)).advance
+
+        yield start
+
+
+def tell_inputs(console: Console, inputs: Inputs) -> None:
+    """How many images and classes there are, and which files are left out."""
+    names = inputs.training.class_names
+    console.print(
+        f"{len(inputs.training)} images to train on, {len(inputs.validation)} to measure with, {len(names)} classes: "
+        f"{', '.join(names[:8])}{' ...' if len(names) > 8 else ''}",
+        soft_wrap=True,
+    )
+    if inputs.broken:
+        console.print(f"{len(inputs.broken)} files are left out:", style="yellow")
+        for path, reason in inputs.broken[:20]:
+            console.print(f"  {path}: {reason}", soft_wrap=True, markup=False)
+        if len(inputs.broken) > 20:
+            console.print("  ... the rest is in data.json")
+
+
+def devices_line(devices: int, share: Share) -> str:
+    """What a step runs on."""
+    if share.count > 1:
+        return f"process {share.index + 1} of {share.count}, {devices} devices in all"
+    return f"{devices} devices" if devices > 1 else "1 device"

@@ -3,8 +3,7 @@
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from repvgg.training.feeding import validation_batches, with_outputs
 from repvgg.training.finish import Outcome, finish
 from repvgg.training.inputs import Inputs, find_inputs
 from repvgg.training.processes import asked_to_stop, require_agreement
-from repvgg.training.progress import ProgressBar, epoch_line
+from repvgg.training.progress import ProgressBar, devices_line, epoch_line, scan_bar, tell_inputs
 from repvgg.training.quantized import QuantizedStart, calibration_batch, finish_quantized, is_quantized
 from repvgg.training.recipe import Recipe, get_recipe
 from repvgg.training.run_folder import BEST, CHECKPOINTS, LAST, TENSORBOARD, RunFolder, versions
@@ -138,7 +137,7 @@ def train(
     resumed = folder.begin(settings, resume=resume, force=force) if writes else resume and folder.started
     if resume and not resumed:
         console.print(f"Nothing to go on with in '{folder.path}'; a new run begins.", soft_wrap=True)
-    with _scan_bar(console) as scanning:
+    with scan_bar(console) as scanning:
         inputs = find_inputs(
             data,
             folder if writes else None,
@@ -149,7 +148,7 @@ def train(
             scanning=scanning,
         )
     require_agreement({"the settings": settings, "the images": inputs.fingerprint()})
-    _tell_inputs(console, inputs)
+    tell_inputs(console, inputs)
     if writes and not resumed:
         folder.write_settings(settings, {"command": shlex.join(["repvgg", *sys.argv[1:]]), "versions": versions()})
 
@@ -170,7 +169,7 @@ def train(
             source=f"repvgg train: {data.resolve().name}, {chosen.epochs} epochs, seed {seed}",
         )
         console.print(
-            f"{label} at {crops.crop} px on {keras.backend.backend()}, {_devices(devices, share)}: {chosen.epochs} "
+            f"{label} at {crops.crop} px on {keras.backend.backend()}, {devices_line(devices, share)}: {chosen.epochs} "
             f"epochs of {steps_per_epoch(inputs.training, chosen.batch_size)} steps, batch {chosen.batch_size}, "
             f"learning rate up to {chosen.peak_rate:.3g}. Everything goes to {folder.path}/",
             soft_wrap=True,
@@ -380,35 +379,3 @@ def _network(model: Any, inputs: Inputs, crops: Preprocessing, views: Preprocess
 
 def _tensorboard(folder: RunFolder) -> Any:
     return keras.callbacks.TensorBoard(str(folder / TENSORBOARD), write_graph=False, profile_batch=0)
-
-
-@contextmanager
-def _scan_bar(console: Console) -> Iterator[Callable[[int], Callable[[int], None]]]:
-    """A bar for looking through the images; gives what starts it once their number is known."""
-    with ExitStack() as stack:
-
-        def start(count: int) -> Callable[[int], None]:
-            return stack.enter_context(working(console, "looking through the images", count)).advance
-
-        yield start
-
-
-def _tell_inputs(console: Console, inputs: Inputs) -> None:
-    names = inputs.training.class_names
-    console.print(
-        f"{len(inputs.training)} images to train on, {len(inputs.validation)} to measure with, {len(names)} classes: "
-        f"{', '.join(names[:8])}{' ...' if len(names) > 8 else ''}",
-        soft_wrap=True,
-    )
-    if inputs.broken:
-        console.print(f"{len(inputs.broken)} files are left out:", style="yellow")
-        for path, reason in inputs.broken[:20]:
-            console.print(f"  {path}: {reason}", soft_wrap=True, markup=False)
-        if len(inputs.broken) > 20:
-            console.print("  ... the rest is in data.json")
-
-
-def _devices(devices: int, share: Share) -> str:
-    if share.count > 1:
-        return f"process {share.index + 1} of {share.count}, {devices} devices in all"
-    return f"{devices} devices" if devices > 1 else "1 device"
