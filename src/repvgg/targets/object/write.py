@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from repvgg.engine.program import Program
 from repvgg.targets import Settings
 from repvgg.targets.native.plan import plan_of
 from repvgg.targets.network import image_shape
+from repvgg.targets.object.description import Description
 
 PROCESSOR = "x86-64-v3"
 """AVX2 and FMA: x86 processors since 2013 (Intel) and 2015 (AMD)."""
@@ -23,39 +23,6 @@ THREADS = 4
 """How many a call may ask for, if nothing else is said. Memory grows a little with each."""
 
 HEADER = ".h"
-
-
-@dataclass(frozen=True)
-class Description:
-    """What an object file says of itself, in its symbol `repvgg_description`.
-
-    Attributes:
-        input_shape: (batch, height, width, channels).
-        outputs: by name, shapes with the batch.
-        workspace: bytes.
-        threads: at most.
-        processor: the kind of processor it is for.
-        metadata: as JSON.
-    """
-
-    input_shape: tuple[int, int, int, int]
-    outputs: dict[str, tuple[int, ...]]
-    workspace: int
-    threads: int
-    processor: str
-    metadata: str
-
-    def to_json(self) -> str:
-        """A JSON object; `from_json` reads it back."""
-        return json.dumps(asdict(self), ensure_ascii=False)
-
-    @classmethod
-    def from_json(cls, text: str) -> "Description":
-        """Reads what `to_json` wrote."""
-        fields = json.loads(text)
-        fields["input_shape"] = tuple(fields["input_shape"])
-        fields["outputs"] = {name: tuple(shape) for name, shape in fields["outputs"].items()}
-        return cls(**fields)
 
 
 def write(model: Any, path: Path, metadata: Metadata, settings: Settings) -> None:
