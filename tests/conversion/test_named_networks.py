@@ -27,6 +27,10 @@ TOLERANCES = {"float32": 1e-5, "float64": 1e-12}
 """Relative errors of the logits: some hundred roundings of each dtype, in networks of up to 49 blocks."""
 
 
+AMPLIFYING = ("ACB-A0", "MobileOne-S4")
+"""With random statistics and full width these amplify rounding, or leave two images hardly apart: MobileOne-S4 is off
+by 1.6e-4 in float32 and 1.4e-12 in float64. They are compared in float64, to ten times the tolerance of the others."""
+
 DEEP = ("RepVGG-D2se", "RepVGGplus-L2pse", "QARepVGG-B1g4")
 """Some thirty blocks of kinds that shallower networks have as well take ten seconds each."""
 
@@ -37,11 +41,12 @@ SAMPLE = {
 }
 
 
-def check_converted(monkeypatch: pytest.MonkeyPatch, model: Any, dtype: str) -> None:
+def check_converted(monkeypatch: pytest.MonkeyPatch, model: Any, dtype: str, *, amplifies: bool = False) -> None:
     """An even and an odd size at every stride, relative to the largest logit.
 
     What `reparameterize` checks itself is left out: this is the same, with more images and lower tolerances.
     """
+    tolerance = TOLERANCES[dtype] * (10 if amplifies else 1)
     monkeypatch.setattr(conversion, "check_conversion", lambda *arguments: None)
     deployed = reparameterize(model)
     assert_stock(deployed)
@@ -51,8 +56,8 @@ def check_converted(monkeypatch: pytest.MonkeyPatch, model: Any, dtype: str) -> 
         expected = expected["main"] if isinstance(expected, dict) else expected
         assert expected.dtype == found.dtype == dtype
         # Two images still differ at the end; where they do not, the comparison says nothing about the first blocks.
-        assert expected.std(axis=0).max() > 100 * TOLERANCES[dtype] * np.abs(expected).max()
-        assert relative_error(expected, found) <= TOLERANCES[dtype]
+        assert expected.std(axis=0).max() > 100 * tolerance * np.abs(expected).max()
+        assert relative_error(expected, found) <= tolerance
     recovered = recover(deployed)
     cost = count_cost(recovered.architecture, recovered.num_classes, (224, 224))
     assert deployed.count_params() == cost.deploy_parameters
@@ -61,9 +66,11 @@ def check_converted(monkeypatch: pytest.MonkeyPatch, model: Any, dtype: str) -> 
 @pytest.mark.parametrize("name", sampled(VARIANTS, ["RepVGG-A0"]))
 def test_every_variant(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Full width and depth, random statistics."""
-    model = trained_like(create_model(name))
+    amplifies = name in AMPLIFYING
+    dtype = "float64" if amplifies else "float32"
+    model = trained_like(create_model(name, dtype=dtype))
     assert model.count_params() > VARIANTS[name].cost().train_parameters
-    check_converted(monkeypatch, model, "float32")
+    check_converted(monkeypatch, model, dtype, amplifies=amplifies)
     keras.backend.clear_session()
 
 

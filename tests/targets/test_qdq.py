@@ -19,7 +19,6 @@ from repvgg.base.processor import overflows
 from repvgg.blocks import BLOCKS
 from repvgg.models.metadata import get_metadata, set_metadata
 from repvgg.quantization.qat import finish_qat
-from repvgg.quantization.qat_scales import QuantizationScales
 from repvgg.targets.onnx import qdq
 from repvgg.targets.onnx.qdq import export_qdq
 
@@ -134,7 +133,7 @@ def test_kernels_of_8_bits_cannot_be_proved_everywhere(tmp_path: Path, monkeypat
 
 def test_scales_and_models_that_do_not_belong_together(tmp_path: Path) -> None:
     _, deployed, scales = finished()
-    fewer = QuantizationScales({name: grid for name, grid in scales.layers.items() if name != "pool"})
+    fewer = replace(scales, layers={name: grid for name, grid in scales.layers.items() if name != "pool"})
     with pytest.raises(InputError, match=r"Only one of them has: pool\."):
         export_qdq(deployed, fewer, tmp_path / "int8.onnx")
     wrong = replace(scales.layers["second"], weight=(0.5,))
