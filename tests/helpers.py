@@ -11,6 +11,8 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from repvgg.models.random_statistics import randomize_statistics
+
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
 
@@ -24,28 +26,8 @@ SQUEEZE_EXCITE = {
 
 
 def trained_like(model: Any, seed: int = 0) -> Any:
-    """Gives `model` statistics as training leaves them: fresh ones (mean 0, variance 1, gamma 1) hide most mistakes.
-
-    Kernels keep their initial values. The ranges are such that what differs between two images is neither lost on the
-    way through 50 blocks, with channel attention or without (an output that no longer depends on the image would agree
-    with anything), nor amplified until roundings of the first blocks are all that is seen.
-    """
-    generator = np.random.default_rng(seed)
-    for variable in model.weights:
-        match variable.path.rsplit("/", 2)[-2:]:
-            case _, "gamma":
-                values = generator.uniform(0.7, 1.7, variable.shape)
-            case _, "moving_variance":
-                values = generator.uniform(0.3, 3, variable.shape)
-            case "up", "bias":
-                # Attention lets most of each channel through, as in a network that has learnt to use it.
-                values = generator.uniform(0.5, 2.5, variable.shape)
-            case _, "beta" | "moving_mean" | "bias":
-                values = 0.3 * generator.standard_normal(variable.shape)
-            case _:
-                continue
-        variable.assign(values)
-    return model
+    """Gives `model` statistics as training leaves them: fresh ones (mean 0, variance 1, gamma 1) hide most mistakes."""
+    return randomize_statistics(model, seed)
 
 
 def random_images(shape: Shape, seed: int = 1, dtype: str = "float32") -> Array:

@@ -9,31 +9,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import Run, runner
 from PIL import Image
 
 import repvgg
 from helpers import trained_like
-from repvgg.cli import main
-
-
-class Result:
-    def __init__(self, status: int, output: str, errors: str) -> None:
-        self.status, self.output, self.errors = status, output, errors
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     monkeypatch.setenv("COLUMNS", "100")
-
-    def call(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["repvgg", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        captured = capsys.readouterr()
-        code = stopped.value.code
-        return Result(code if isinstance(code, int) else 0, captured.out, captured.err)
-
-    return call
+    return runner(monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")

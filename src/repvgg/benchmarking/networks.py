@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from repvgg.base.errors import InputError, UnknownNameError
-from repvgg.models.variants import PAPER, VARIANTS
+from repvgg.models.variants import PAPER, VARIANTS, known_variant
 
 MOBILENET = "Howard et al., Searching for MobileNetV3, ICCV 2019, arXiv 1905.02244, table 3"
 
@@ -114,6 +114,8 @@ BASELINES: Mapping[str, Network] = {
     )
 }
 
+_FOLDED = {name.casefold(): network for name, network in BASELINES.items()}
+
 DEFAULT = (
     *("RepVGG-A0", "RepVGG-A1", "RepVGG-A2", "RepVGG-B0", "RepVGG-B1", "ResNet-50", "ResNet-101", "VGG-16"),
     *("EfficientNet-B0", "MobileNetV3-Large"),
@@ -127,25 +129,27 @@ def known_names() -> list[str]:
 
 
 def get_network(name: str) -> Network:
-    """The network of that name.
+    """The network of that name, in capitals or not.
 
     Raises:
         UnknownNameError: if there is none.
     """
-    if name in BASELINES:
-        return BASELINES[name]
-    if name not in VARIANTS:
+    baseline = _FOLDED.get(name.casefold())
+    if baseline is not None:
+        return baseline
+    variant = known_variant(name)
+    if variant is None:
         raise UnknownNameError("network", name, known_names())
-    variant = VARIANTS[name]
+    architecture = variant.architecture
 
     def build(size: int) -> Any:
         from repvgg.models.model import build_described
 
-        return build_described(variant.architecture, 1000, (size, size, 3), deploy=True)
+        return build_described(architecture, 1000, (size, size, 3), deploy=True)
 
     return Network(
-        name,
-        _family(name),
+        variant.name,
+        _family(variant.name),
         variant.cost().deploy_parameters,
         variant.published.top1,
         variant.published.source,
@@ -177,7 +181,7 @@ def find_entries(names: Sequence[str | Path], endings: Sequence[str]) -> list[En
     entries: list[Entry] = []
     for name in names:
         path = Path(name)
-        if str(name) in VARIANTS or str(name) in BASELINES:
+        if known_variant(str(name)) or str(name).casefold() in _FOLDED:
             entries.append(get_network(str(name)))
         elif path.suffix in endings or path.exists():
             if not path.is_dir():

@@ -23,6 +23,9 @@ PRETRAINED: Final[Mapping[str, str]] = {
 FILE_NAME: Final = "model.safetensors"
 
 _logger = logging.getLogger("repvgg")
+CONNECTION_SECONDS = 5
+"""After which a hub that gives no answer is taken for unreachable."""
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _READ_BYTES = 2**22
 
@@ -37,7 +40,7 @@ def fetch(
     against the one the hub published, and its structure by reading it. A damaged copy is downloaded once more.
 
     Args:
-        variant_name: one of `PRETRAINED`.
+        variant_name: one of `PRETRAINED`, in capitals or not.
         revision: branch, tag or commit of the repository.
         cache_dir: another cache than huggingface_hub's.
         local_files_only: take it from the cache or fail.
@@ -53,7 +56,7 @@ def fetch(
         >>> fetch("RepVGG-A0")  # doctest: +SKIP
         PosixPath('.../models--timm--repvgg_a0.rvgg_in1k/snapshots/.../model.safetensors')
     """
-    get_variant(variant_name)
+    variant_name = get_variant(variant_name).name
     if variant_name not in PRETRAINED:
         raise InputError(
             f"There are no pretrained weights of {variant_name} on the hub. There are of: {', '.join(PRETRAINED)}. "
@@ -88,18 +91,41 @@ def _library(module: str) -> Any:
 def _download(variant_name: str, **options: Any) -> Path:
     library, constants = _library("huggingface_hub"), _library("huggingface_hub.constants")
     repository = PRETRAINED[variant_name]
+    offline = constants.HF_HUB_OFFLINE or options.get("local_files_only")
+    unreachable = None if offline else _unreachable(repository, options["revision"])
+    if unreachable is not None and not options.get("force_download"):
+        # What the cache holds is used without a connection. By itself huggingface_hub tries again for half a minute.
+        options["local_files_only"] = True
     try:
-        return Path(library.hf_hub_download(repository, FILE_NAME, **options))
-    except Exception as error:  # of its HTTP library too, which is one of several
+        if unreachable is None or options.get("local_files_only"):
+            return Path(library.hf_hub_download(repository, FILE_NAME, **options))
+        reason = ""
+    except Exception as error:  # noqa: BLE001 - of its HTTP library too, which is one of several
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        offline = constants.HF_HUB_OFFLINE or options.get("local_files_only")
-        advice = (
-            "Offline mode is on and the cache does not hold it: fetch it once with HF_HUB_OFFLINE unset."
-            if offline
-            else f"Check the connection to {constants.ENDPOINT} (HF_ENDPOINT names another) and try again; what is in "
-            "the cache is used without one."
+    if offline:
+        why = f"{reason} Offline mode is on and the cache does not hold it: fetch it once with HF_HUB_OFFLINE unset."
+    elif unreachable is not None:
+        why = (
+            f"{constants.ENDPOINT} cannot be reached ({unreachable}), and the cache does not hold them. Check the "
+            "connection (HF_ENDPOINT names another host), or give a file of your own."
         )
-        raise FileError(f"The weights of {variant_name} ({repository}) could not be had: {reason} {advice}") from error
+    else:
+        why = f"{reason} Try again; HF_ENDPOINT names another host than {constants.ENDPOINT}."
+    raise FileError(f"The weights of {variant_name} ({repository}) could not be had: {why}")
+
+
+def _unreachable(repository: str, revision: str) -> str | None:
+    """Why the hub gives no answer at all; None if it does, whatever it says."""
+    library, errors = _library("huggingface_hub"), _library("huggingface_hub.errors")
+    try:
+        library.get_hf_file_metadata(
+            library.hf_hub_url(repository, FILE_NAME, revision=revision), timeout=CONNECTION_SECONDS
+        )
+    except errors.HfHubHTTPError:
+        return None
+    except Exception as error:  # noqa: BLE001 - of its HTTP library, which is one of several
+        return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+    return None
 
 
 def _problem(path: Path) -> str | None:

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from repvgg.base.errors import InputError, VerificationError
-from repvgg.cli.networks import CHECKPOINT_SUFFIXES
+from repvgg.cli.networks import (
+    CHECKPOINT_SUFFIXES,
+    RANDOM_HELP,
+    load_model,
+    refuse_random_files,
+    require_model,
+    variant_named,
+)
 from repvgg.cli.terminal import FORCE_HELP
 from repvgg.core.architecture import PUBLISHED
 
@@ -15,7 +22,13 @@ if TYPE_CHECKING:
 
 
 def command(
-    source: Annotated[Path, typer.Argument(help="A .keras file, or a PyTorch checkpoint (.pth, .pt, .safetensors).")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="A .keras file, a PyTorch checkpoint (.pth, .pt, .safetensors), or a name such as RepVGG-A0, which "
+            "stands for its published weights."
+        ),
+    ],
     output: Annotated[Path, typer.Argument(help="The file to write: .keras, .pth, .pt, .bin or .safetensors.")],
     deploy: Annotated[bool, typer.Option("--deploy", help="Turn a training form into the plain stack.")] = False,
     dialect: Annotated[
@@ -48,6 +61,7 @@ def command(
             "will read it; 1e-5 if not given."
         ),
     ] = None,
+    random_weights: Annotated[bool, typer.Option("--random-weights", help=RANDOM_HELP)] = False,
     force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,
 ) -> None:
     """Turns a training form into the plain stack of convolutions, and checkpoints into Keras files and back.
@@ -68,9 +82,12 @@ def command(
     if to_keras and dialect is not None:
         raise InputError(f"--dialect is about PyTorch checkpoints, and the output '{output}' is a Keras file.")
     from_keras = source.suffix == ".keras"
-    for option, value in (("--entry", entry), ("--prefix", prefix)):
-        if from_keras and value is not None:
-            raise InputError(f"{option} is about PyTorch checkpoints, and '{source}' is a Keras file.")
+    variant = variant_named(source)
+    told = {name: value for name, value in (("entry", entry), ("prefix", prefix)) if value is not None}
+    for name in told if from_keras or variant is not None else ():
+        kind = "a Keras file" if from_keras else "a name"
+        raise InputError(f"--{name} is about PyTorch checkpoints, and '{source}' is {kind}.")
+    refuse_random_files(random_weights, source)
     if from_keras and to_keras and epsilon is not None:
         raise InputError("--epsilon is about PyTorch checkpoints, and both files are Keras files.")
     # Values are checked before Keras is started, which takes seconds.
@@ -81,15 +98,16 @@ def command(
             f"Received: '{output.name}'."
         )
     refuse_existing(output, force=force)
+    require_model(source, random_weights=random_weights)
     start_keras()
-    from repvgg.checkpoints import load_checkpoint, save_checkpoint
+    from repvgg.checkpoints import save_checkpoint
     from repvgg.models.metadata import get_metadata
     from repvgg.models.saving import save_model
 
-    model = load_checkpoint(
+    model = load_model(
         source,
-        entry=entry,
-        prefix=prefix,
+        random_weights=random_weights,
+        **told,
         stem_strides=stem_strides,
         output_stride=output_stride,
         dilate_first=dilate_first,

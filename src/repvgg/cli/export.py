@@ -7,12 +7,17 @@ from typing import Annotated
 import typer
 
 from repvgg.base.errors import InputError
+from repvgg.cli.networks import RANDOM_HELP, load_model, refuse_random_files, require_model
 from repvgg.cli.terminal import FORCE_HELP
 
 
 def command(
     source: Annotated[
-        Path, typer.Argument(help="A .keras file or a PyTorch checkpoint; a training form is converted first.")
+        Path,
+        typer.Argument(
+            help="A .keras file, a PyTorch checkpoint, or a name such as RepVGG-A0, which stands for its published "
+            "weights. A training form is converted first."
+        ),
     ],
     output: Annotated[
         Path,
@@ -84,6 +89,7 @@ def command(
     picture: Annotated[
         Path | None, typer.Option("--report", help="For int8: write a PNG of what it costs each layer, and a table.")
     ] = None,
+    random_weights: Annotated[bool, typer.Option("--random-weights", help=RANDOM_HELP)] = False,
     force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,
 ) -> None:
     """Writes a model for another runtime, loads the file there, and keeps it only if its answers are the same.
@@ -102,6 +108,7 @@ def command(
     from repvgg.targets.int8 import INT8, require_faithful
 
     refuse_existing(output, force=force)
+    refuse_random_files(random_weights, source)
     target = target or format_of(output)
     if target == "object":
         from repvgg.targets.object.run import require_runnable
@@ -113,13 +120,13 @@ def command(
     if precision == INT8 and evaluation is not None:
         require_faithful(target, processor or PORTABLE)
     image_size = _image_size(size)
+    require_model(source, random_weights=random_weights)
     start_keras()
-    from repvgg.checkpoints import load_checkpoint
     from repvgg.exporting import export
 
     with progress_bar("quantizing" if precision == "int8" else "exporting"):
         result = export(
-            load_checkpoint(source),
+            load_model(source, random_weights=random_weights),
             output,
             target,
             precision,

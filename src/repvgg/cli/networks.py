@@ -1,43 +1,137 @@
-"""Any network from a path: what `load_runner` takes, and checkpoints of other frameworks."""
+"""Any network from a path or a name: what `load_runner` takes, checkpoints of other frameworks, published weights."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from repvgg.base.errors import FileError
+from repvgg.base.errors import FileError, InputError, UnknownNameError
+from repvgg.base.files import require_file
+from repvgg.models.variants import VARIANTS, Variant, known_variant
 
 if TYPE_CHECKING:
     from repvgg.runners.runner import Runner
 
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 
-NETWORK_HELP = "A .keras file, a PyTorch checkpoint (.pth, .pt, .bin, .safetensors), or an exported file such as .onnx."
+NETWORK_HELP = (
+    "A .keras file, a PyTorch checkpoint (.pth, .pt, .bin, .safetensors), an exported file such as .onnx, or a name "
+    "such as RepVGG-A0, which stands for its published weights."
+)
+
+RANDOM_HELP = "A name stands for random weights, the same each time, and nothing is downloaded."
 
 _WITHOUT_KERAS = (".onnx", ".tflite", ".xml")
 """Files that run without Keras and TensorFlow, which then need not be started."""
 
 
-def load_network(path: Path) -> "Runner":
-    """The network in `path`, ready to run; a checkpoint's has the file's form and no class names of its own.
+def variant_named(network: Path) -> Variant | None:
+    """The variant that is meant where a file or folder could stand; what lies there comes first.
 
     Raises:
-        FileError: if it is missing, damaged or of an unknown kind.
-        MissingDependencyError: if its runtime is not installed.
+        UnknownNameError: if it is neither there, nor looks like a file, nor is a name.
     """
-    from repvgg.cli.progress import progress_bar
-    from repvgg.cli.terminal import start_keras
-    from repvgg.runners import RUNNERS, load_runner
+    if network.exists():
+        return None
+    variant = known_variant(str(network))
+    if variant is None and not network.suffix and len(network.parts) == 1:
+        raise UnknownNameError("file or network", str(network), VARIANTS)
+    return variant
 
+
+def require_network(path: Path, *, random_weights: bool = False) -> Variant | None:
+    """Looks at what can be looked at before a framework is started; gives the variant if a name was given.
+
+    Raises:
+        FileError: if it is missing, or of a kind that nothing runs; if published weights cannot be had.
+        UnknownNameError: if it looks like a name, and is none.
+        InputError: if it is a name without published weights.
+    """
+    from repvgg.runners import RUNNERS
+
+    variant = variant_named(path)
+    if variant is not None:
+        _require_weights(variant, random_weights=random_weights)
+        return variant
     known = (*(ending for ending in RUNNERS if ending.startswith(".")), *CHECKPOINT_SUFFIXES)
     if path.suffix not in known and not path.is_dir():
         raise FileError(
             f"'{path}' ends in none of {', '.join(known)}, and is no folder of a SavedModel; these are what can be run."
         )
-    if path.suffix not in _WITHOUT_KERAS:
-        start_keras()
+    if not path.is_dir():
+        require_file(path, what="network")
+    return None
+
+
+def require_model(path: Path, *, random_weights: bool = False) -> None:
+    """`require_network` for what `load_model` takes: the content decides what kind of file it is."""
+    variant = variant_named(path)
+    if variant is None:
+        require_file(path, what="network")
+    else:
+        _require_weights(variant, random_weights=random_weights)
+
+
+def _require_weights(variant: Variant, *, random_weights: bool) -> None:
+    from repvgg.checkpoints.hub import fetch
+
+    if not random_weights:
+        fetch(variant.name)
+
+
+def refuse_random_files(random_weights: bool, *networks: Path | None) -> None:
+    """Raises `InputError` if random weights are wanted and no network is given by its name."""
+    if random_weights and not any(path is not None and variant_named(path) for path in networks):
+        raise InputError("--random-weights is about networks given by name, such as RepVGG-A0. A file has its own.")
+
+
+def load_network(path: Path, *, random_weights: bool = False) -> "Runner":
+    """The network in `path`, ready to run; a checkpoint's has the file's form and no class names of its own.
+
+    Where no such file exists, a variant's name stands for its published weights, in training form.
+
+    Raises:
+        FileError: if it is missing, damaged or of an unknown kind, or published weights cannot be had.
+        UnknownNameError: if it looks like a name, and is none.
+        MissingDependencyError: if its runtime is not installed.
+    """
+    from repvgg.cli.progress import progress_bar
+    from repvgg.cli.terminal import start_keras
+    from repvgg.runners import load_runner
+
+    variant = require_network(path, random_weights=random_weights)
+    if variant is None and path.suffix in _WITHOUT_KERAS:
+        return load_runner(path)
+    start_keras()
     with progress_bar(f"loading {path.name}"):
-        if path.suffix not in CHECKPOINT_SUFFIXES or path.is_dir():
+        if variant is None and (path.suffix not in CHECKPOINT_SUFFIXES or path.is_dir()):
             return load_runner(path)
-        from repvgg.checkpoints import load_checkpoint
         from repvgg.runners.keras import KerasRunner
 
-        return KerasRunner(load_checkpoint(path), name=path.name)
+        name = path.name if variant is None else variant.name
+        return KerasRunner(load_model(path, random_weights=random_weights), name=name)
+
+
+def load_model(path: Path, *, random_weights: bool = False, **options: Any) -> Any:
+    """The Keras model in a `.keras` file or a checkpoint, or of a variant's name; Keras is started already.
+
+    Args:
+        options: of `load_checkpoint`, and of `create_model` where a name is given.
+
+    Raises:
+        FileError: if it is missing, damaged or of an unknown kind, or published weights cannot be had.
+        UnknownNameError: if it looks like a name, and is none.
+    """
+    variant = variant_named(path)
+    if variant is None:
+        from repvgg.checkpoints import load_checkpoint
+
+        return load_checkpoint(path, **options)
+    from repvgg.checkpoints.zoo import IMAGENET, create_model
+
+    if not random_weights:
+        return create_model(variant.name, weights=IMAGENET, **options)
+    import keras
+
+    from repvgg.models.random_statistics import randomize_statistics
+
+    keras.utils.set_random_seed(0)
+    return randomize_statistics(create_model(variant.name, **options))

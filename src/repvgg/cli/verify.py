@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from repvgg.base.errors import InputError
-from repvgg.cli.networks import CHECKPOINT_SUFFIXES, NETWORK_HELP, load_network
+from repvgg.cli.networks import (
+    CHECKPOINT_SUFFIXES,
+    NETWORK_HELP,
+    RANDOM_HELP,
+    load_network,
+    refuse_random_files,
+    require_network,
+)
 from repvgg.cli.terminal import FORCE_HELP
 
 if TYPE_CHECKING:
@@ -40,6 +47,7 @@ def command(
         float | None,
         typer.Option(min=0, help="Largest relative error that passes; 1e-4 if not given, 5e-3 for float16 artifacts."),
     ] = None,
+    random_weights: Annotated[bool, typer.Option("--random-weights", help=RANDOM_HELP)] = False,
     picture: Annotated[Path | None, typer.Option(help="Write a PNG of the error of each block.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,
@@ -62,19 +70,23 @@ def command(
         require_file(logits, what="file of logits")
     if picture is not None:
         refuse_existing(picture, force=force)
+    refuse_random_files(random_weights, reference, candidate)
+    for path in (reference, candidate):
+        if path is not None:
+            require_network(path, random_weights=random_weights)
     from repvgg.data import find_images, read_batch
     from repvgg.runners.classifier import preprocessing_of
     from repvgg.runners.recorded import RecordedRunner
     from repvgg.verification import verify
     from repvgg.verification.picture import draw_report
 
-    network = load_network(reference)
+    network = load_network(reference, random_weights=random_weights)
     if logits is not None:
         recorded = RecordedRunner.load(logits, network.input_shape[2])
         report = verify(recorded, network, recorded.images, rtol)
     elif candidate is not None:
         batch = read_batch(find_images(images), preprocessing_of(network)) if images else None
-        report = verify(network, load_network(candidate), batch, rtol)
+        report = verify(network, load_network(candidate, random_weights=random_weights), batch, rtol)
     if picture is not None:
         draw_report(report, picture, force=force)
     if as_json:

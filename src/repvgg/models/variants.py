@@ -164,6 +164,8 @@ _OTHER_ROWS = (
 
 VARIANTS: Mapping[str, Variant] = {row.name: row for row in (*_ROWS, *_QA_ROWS, *_OTHER_ROWS)}
 
+_FOLDED = {name.casefold(): row for name, row in VARIANTS.items()}
+
 
 def list_variants() -> list[str]:
     """Names of all networks, smallest family first.
@@ -176,14 +178,20 @@ def list_variants() -> list[str]:
 
 
 def get_variant(name: str) -> Variant:
-    """The network called `name`.
+    """The network called `name`, in capitals or not.
 
     Raises:
         UnknownNameError: if there is none; the message names the nearest ones.
     """
-    if name not in VARIANTS:
+    variant = known_variant(name)
+    if variant is None:
         raise UnknownNameError("variant", name, VARIANTS)
-    return VARIANTS[name]
+    return variant
+
+
+def known_variant(name: str) -> Variant | None:
+    """The network called `name`, in capitals or not; None if there is none."""
+    return _FOLDED.get(name.casefold())
 
 
 def find_variant(architecture: Architecture) -> Variant | None:
@@ -208,10 +216,6 @@ def as_trained(deployed: Architecture, variant_name: str | None) -> Architecture
         variant_name: the variant in the model's metadata, if it has one.
     """
     if deployed.block != PAPERS_BLOCK:
-        return deployed
-    alike = [row for row in VARIANTS.values() if as_deployed(row.architecture) == as_deployed(deployed)]
-    named = [row for row in alike if row.name == variant_name]
-    if not alike:
         return deployed
     alike = [row for row in VARIANTS.values() if as_deployed(row.architecture) == as_deployed(deployed)]
     named = [row for row in alike if row.name == variant_name]
