@@ -1,0 +1,1 @@
+"""The documentation's site: `make docs` builds it from README.md, docs/, the docstrings and the command line."""
