@@ -41,9 +41,10 @@ class Browser:
     Args:
         profile: a new folder for what it writes.
         seconds: how long any answer may take.
+        options: of Chromium's, beside those that it always gets.
     """
 
-    def __init__(self, profile: Path, seconds: float = 60) -> None:
+    def __init__(self, profile: Path, seconds: float = 60, options: Sequence[str] = ()) -> None:
         assert CHROMIUM is not None
         self.seconds = seconds
         self.last = 0
@@ -52,7 +53,7 @@ class Browser:
         self.answers, theirs_out = os.pipe()
         # Numbers above 4, so that neither is overwritten while the other is put in its place.
         descriptors = [self._high(theirs_in), self._high(theirs_out)]
-        options = (*OPTIONS, f"--user-data-dir={profile}", "--remote-debugging-pipe", "about:blank")
+        options = (*OPTIONS, *options, f"--user-data-dir={profile}", "--remote-debugging-pipe", "about:blank")
         self.process = subprocess.Popen(
             [sys.executable, "-c", LAUNCH, *map(str, descriptors), CHROMIUM, *options],
             pass_fds=descriptors,

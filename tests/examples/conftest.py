@@ -8,13 +8,13 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
-from serving import CLASSES, EXAMPLES, FORMS, PREPROCESSING, picture
 
 import repvgg
 from helpers import trained_like
 from repvgg.data import read_batch
 from repvgg.exporting import export
 from repvgg.runners import as_runner
+from serving import CLASSES, EXAMPLES, FORMS, PREPROCESSING, picture
 
 
 @pytest.fixture(scope="session")

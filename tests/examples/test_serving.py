@@ -11,6 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from exported import NETWORKS, TOLERANCES, deployed, write
+from helpers import infer, random_images, relative_error
+from repvgg.exporting import export
+from repvgg.targets import TARGETS
+from repvgg.targets.int8 import INT8_TARGETS
 from serving import (
     CLASSES,
     EXAMPLES,
@@ -24,12 +30,6 @@ from serving import (
     expected,
     served,
 )
-
-from exported import NETWORKS, TOLERANCES, deployed, write
-from helpers import infer, random_images, relative_error
-from repvgg.exporting import export
-from repvgg.targets import TARGETS
-from repvgg.targets.int8 import INT8_TARGETS
 
 CASES = [
     (target, form)

@@ -13,6 +13,9 @@ import numpy as np
 import pytest
 from browser import CHROMIUM, Browser
 from PIL import Image
+
+import repvgg
+from repvgg.data import read_batch
 from serving import (
     CLASSES,
     FORMS,
@@ -23,9 +26,6 @@ from serving import (
     picture,
     served,
 )
-
-import repvgg
-from repvgg.data import read_batch
 
 RUNTIME = WEB / "node_modules" / "onnxruntime-web"
 needs_browser = [

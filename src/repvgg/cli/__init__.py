@@ -22,6 +22,7 @@ from repvgg.cli import (
     inspect,
     list_variants,
     predict,
+    serve,
     shard,
     train,
     verify,
@@ -42,6 +43,7 @@ app.command("shard")(shard.command)
 app.command("train")(train.command)
 app.command("evaluate")(evaluate.command)
 app.command("predict")(predict.command)
+app.command("serve")(serve.command)
 app.command("benchmark")(benchmark.command)
 app.command("fetch")(fetch.command)
 app.command("convert")(convert.command)

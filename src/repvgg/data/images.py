@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,22 @@ def load_image(path: str | Path, channels: int = 3) -> Image.Image:
         return _upright(image, channels)
 
 
+def decode_image(content: bytes, name: str, channels: int = 3, *, max_pixels: int | None = None) -> Image.Image:
+    """`load_image` for a file that is in memory.
+
+    Args:
+        name: what to call it in errors.
+        max_pixels: refuses larger images by their header, before anything is decoded; Pillow's own limit holds too.
+
+    Raises:
+        ImageError: for `load_image`'s reasons, or if it has more pixels.
+    """
+    if not content:
+        raise ImageError(f"The image '{name}' is empty (0 bytes).")
+    with _decoded(BytesIO(content), name, max_pixels) as image:
+        return _upright(image, channels)
+
+
 def check_image(path: Path) -> bool:
     """Decodes a file as `load_image` does. True if it is a plain JPEG (`repvgg.data.jpeg`) that needs no turning.
 
@@ -105,12 +122,18 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     require_file(path, what="image")
     if not path.is_file():
         raise ImageError(f"'{path}' is no regular file, and an image was expected.")
+    with _decoded(path, str(path)) as image:
+        yield image
+
+
+@contextmanager
+def _decoded(source: Path | BytesIO, name: str, max_pixels: int | None = None) -> Iterator[Image.Image]:
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            limit = Image.MAX_IMAGE_PIXELS
-            if limit is not None and image.width * image.height > limit:
+        with Image.open(source, formats=FORMATS) as image:
+            limits = [limit for limit in (max_pixels, Image.MAX_IMAGE_PIXELS) if limit is not None]
+            if limits and image.width * image.height > min(limits):
                 raise Image.DecompressionBombError(
-                    f"it has {image.width} x {image.height} pixels, above the limit of {limit} against "
+                    f"it has {image.width} x {image.height} pixels, above the limit of {min(limits)} against "
                     "decompression bombs"
                 )
             yield image
@@ -118,9 +141,10 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise
     except Exception as error:
         # Pillow's readers raise whatever a damaged file makes them stumble over: a dozen kinds of exceptions.
-        reason = str(error).replace(f" '{path}'", "").rstrip(". ") or type(error).__name__
+        shown = f"'{source}'" if isinstance(source, Path) else repr(source)
+        reason = str(error).replace(f" {shown}", "").rstrip(". ") or type(error).__name__
         raise ImageError(
-            f"'{path}' cannot be read as an image: {reason}. Is it damaged, or another kind of file?"
+            f"'{name}' cannot be read as an image: {reason}. Is it damaged, or another kind of file?"
         ) from error
 
 

@@ -48,9 +48,10 @@ def predict(
         logits = class_logits(runner, batch.images)
         names = class_names_of(runner, logits.shape[1])
         for index, probabilities in zip(batch.indices, softmax(logits), strict=True):
-            best = np.argsort(-probabilities, kind="stable")[:top]
-            yield Prediction(
-                paths[index],
-                tuple(names[place] for place in best),
-                tuple(float(probabilities[place]) for place in best),
-            )
+            yield Prediction(paths[index], *most_likely(names, probabilities, top))
+
+
+def most_likely(names: Sequence[str], probabilities: np.ndarray, top: int) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    """The `top` classes of one image, best first, and their probabilities."""
+    best = np.argsort(-probabilities, kind="stable")[:top]
+    return tuple(names[place] for place in best), tuple(float(probabilities[place]) for place in best)
