@@ -5,12 +5,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from plain_networks import convolution, images, network
+from plain_networks import convolution, images, network, schedule_of
 
 from repvgg.base.errors import InputError, VerificationError
-from repvgg.engine import Dense, Plan, compile_plan
+from repvgg.engine import Dense, Plan, Tuned, compile_plan, host_isa
 from repvgg.engine import compile as compiling
+from repvgg.engine.choose import assemble, options_of
 from repvgg.engine.reference import compute, relative_error
+from repvgg.engine.schedule import Schedule
+from repvgg.engine.tune import processor_name, recall
 
 
 def test_an_engine_proves_itself_before_it_is_handed_over() -> None:
@@ -132,9 +135,42 @@ def test_images_of_another_shape_or_type_are_refused() -> None:
 
 def test_measured_schedules_give_the_same_answers() -> None:
     plan = network()
-    with compile_plan(plan, image_size=32, threads=1, tuned=True) as engine:
+    with compile_plan(plan, image_size=32, threads=1, tune=True, seconds=0) as engine:
         assert engine.error is not None
         assert engine.error < 1e-5
+
+
+def kept(plan: Plan, choices: dict[str, str]) -> Schedule | None:
+    """What is recalled of a choice for 32 px."""
+    isa = host_isa()
+    tuned = Tuned(processor_name(isa), 1, (32, 32), 1, choices)
+    return recall(plan, isa, [tuned], batch=1, image_size=(32, 32), threads=1)
+
+
+def test_a_choice_that_was_kept_is_found_again_on_the_same_processor() -> None:
+    plan, isa = network(), host_isa()
+    case: dict[str, Any] = {"batch": 1, "image_size": (32, 32), "threads": 1}
+    options = options_of(plan, isa, **case)
+    # The dearest ways: the model would never take them.
+    measured = assemble(plan, isa, [some[-1].choice for some in options], 1, (32, 32), 1)
+    tuned = Tuned.of(measured)
+    again = recall(plan, isa, [tuned], **case)
+    assert again is not None
+    assert [step.choice for step in again.steps] == [step.choice for step in measured.steps]
+    with compile_plan(plan, image_size=32, threads=1, tuned=[tuned]) as engine:
+        assert [step.choice for step in engine.schedule.steps] == [step.choice for step in measured.steps]
+        assert engine.error is not None
+        assert engine.error < 1e-5
+    for other in (replace(tuned, processor="another avx2"), replace(tuned, batch=2), replace(tuned, threads=2)):
+        assert recall(plan, isa, [other], **case) is None
+
+
+def test_a_choice_that_this_version_does_not_offer_is_not_taken() -> None:
+    plan = network()
+    ways = {step.layer.name: str(step.choice) for step in schedule_of(plan, (32, 32)).steps}
+    assert kept(plan, ways) is not None
+    assert kept(plan, ways | {"conv1": "F6 by tiles, 10000 tiles, 6x2 vectors, kernels stored"}) is None
+    assert kept(plan, {}) is None
 
 
 def test_packed_weights_stay_below_three_times_the_weights() -> None:

@@ -17,8 +17,12 @@ from repvgg.base.errors import FileError
 from repvgg.base.metadata import Metadata, Preprocessing
 from repvgg.engine import Convolution, Dense, GlobalAverage, Plan, SqueezeExcite
 from repvgg.engine.reference import compute
+from repvgg.engine.tune import NOTE, Tuned
+from repvgg.targets.native import tuned as tuned_module
+from repvgg.targets.native.compiling import compile as compile_file
 from repvgg.targets.native.file import PlanFile, read_plan, write_plan
 from repvgg.targets.native.run import KEPT, NativeRunner
+from repvgg.targets.native.tuned import add_tuned
 
 pytest.importorskip("llvmlite")
 
@@ -115,6 +119,20 @@ HOSTILE: dict[str, tuple[Callable[[Any, Any, Any], Any], str]] = {
         lambda plan, arrays, header: plan["layers"][0].update(strides=[True, 1]),
         r"'strides' must be a whole number",
     ),
+    "a measured choice without threads": (
+        lambda plan, arrays, header: header.update(tuned=[{"batch": 1, "image_size": [16, 18]}]),
+        r"it lacks 'threads'",
+    ),
+    "a measured choice for any batch": (
+        lambda plan, arrays, header: header.update(
+            tuned=[{"batch": None, "image_size": [16, 18], "threads": 1, "choices": {}, "processor": ""}]
+        ),
+        r"a measured choice in its header is for batch None",
+    ),
+    "a number for measured choices": (
+        lambda plan, arrays, header: header.update(tuned=7),
+        r"its measured choices are not a list of at most 100",
+    ),
     "a group that is a text": (
         lambda plan, arrays, header: plan["layers"][1].update(groups="2"),
         r"'groups' must be a whole number",
@@ -207,3 +225,65 @@ def test_threads_that_share_a_runner(path: Path) -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def choice(threads: int = 2, **ways: str) -> Tuned:
+    return Tuned("znver9 avx2", 1, (16, 18), threads, ways)
+
+
+def test_measured_choices_are_added_to_a_file_whose_arrays_stay(path: Path) -> None:
+    before = read_plan(path)
+    add_tuned(path, choice(stem="one way"))
+    add_tuned(path, choice(threads=1, stem="käfer"))
+    add_tuned(path, choice(stem="another way"))
+    found = read_plan(path)
+    assert found.tuned == (choice(threads=1, stem="käfer"), choice(stem="another way"))
+    assert (found.metadata, found.batch, found.image_size) == (before.metadata, before.batch, before.image_size)
+    for (_, array), (_, expected) in zip(found.plan.arrays(), before.plan.arrays(), strict=True):
+        np.testing.assert_array_equal(array, expected)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    again = path.with_name("again.repvgg")
+    write_plan(again, found)
+    assert read_plan(again).tuned == found.tuned
+
+
+def test_only_so_many_choices_are_kept(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuned_module, "MAX_TUNED", 2)
+    for threads in (1, 2, 3):
+        add_tuned(path, choice(threads=threads))
+    assert [entry.threads for entry in read_plan(path).tuned] == [2, 3]
+
+
+def test_a_damaged_file_stays_as_it_is(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-40])
+    before = path.read_bytes()
+    with pytest.raises(FileError, match="is damaged"):
+        add_tuned(path, choice())
+    assert path.read_bytes() == before
+
+
+def test_tuning_a_file_keeps_the_choice_and_loading_uses_it(path: Path) -> None:
+    with compile_file(path, threads=1, tune=True, tune_seconds=0) as engine:
+        measured = str(engine.schedule)
+    (entry,) = read_plan(path).tuned
+    assert entry == Tuned.of(engine.schedule)
+    assert (entry.batch, entry.image_size, entry.threads) == (1, (16, 18), 1)
+    with compile_file(path, threads=1) as engine:
+        assert str(engine.schedule) == measured
+        assert NOTE in engine.schedule.notes
+    runner = NativeRunner.load(path, threads=1)
+    runner(np.zeros((1, 16, 18, 3), np.float32))
+    (compiled,) = runner._engines.values()
+    assert str(compiled.schedule) == measured
+
+
+def test_the_command_line_tunes_and_inspect_tells(path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from repvgg.cli import app
+
+    told = CliRunner().invoke(app, ["tune", str(path), "--threads", "1", "--seconds", "0"])
+    assert told.exit_code == 0, told.output
+    assert "stem: 3->8" in told.output
+    told = CliRunner().invoke(app, ["inspect", str(path)])
+    assert "1 x 16 x 18 on 1 thread" in told.output

@@ -25,6 +25,7 @@ from repvgg.cli import (
     serve,
     shard,
     train,
+    tune,
     verify,
 )
 from repvgg.cli.terminal import check_backend_name, error_console
@@ -49,6 +50,7 @@ app.command("fetch")(fetch.command)
 app.command("convert")(convert.command)
 app.command("verify")(verify.command)
 app.command("export")(export.command)
+app.command("tune")(tune.command)
 
 
 def _print_version(wanted: bool) -> None:

@@ -42,6 +42,7 @@ def describe_artifact(path: Path) -> dict[str, str]:
         "preprocessing": str(metadata.preprocessing or "-"),
         "source": metadata.source or "-",
         **_quantization(metadata.quantization or {}),
+        **_tuned(runner),
     }
 
 
@@ -62,3 +63,16 @@ def _quantization(told: Any) -> dict[str, str]:
     if told.get("agreement") is not None:
         found["same class as float32"] = f"{told['agreement']:.2%} of {told['images']} images"
     return found
+
+
+def _tuned(runner: "Runner") -> dict[str, str]:
+    """The cases in which the engine has measured which way of computing each layer is fastest."""
+    entries = getattr(runner, "tuned", None)
+    if entries is None:
+        return {}
+    cases = [
+        f"{entry.processor}, {entry.batch} x {entry.image_size[0]} x {entry.image_size[1]} on {entry.threads} "
+        f"thread{'s' if entry.threads > 1 else ''}"
+        for entry in entries
+    ]
+    return {"tuned for": "; ".join(cases) or "- (repvgg tune)"}

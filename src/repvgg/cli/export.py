@@ -119,7 +119,7 @@ def command(
         get_processor(processor)
     if precision == INT8 and evaluation is not None:
         require_faithful(target, processor or PORTABLE)
-    image_size = _image_size(size)
+    image_size = both_sides(size)
     require_model(source, random_weights=random_weights)
     start_keras()
     from repvgg.exporting import export
@@ -158,7 +158,8 @@ def command(
     out.print(f"Written: {result.path} ({human_size(result.size)})", soft_wrap=True)
 
 
-def _image_size(text: str | None) -> tuple[int, int] | None:
+def both_sides(text: str | None) -> tuple[int, int] | None:
+    """Height and width from an option's text, such as 224 or 224x320."""
     if text is None:
         return None
     match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)

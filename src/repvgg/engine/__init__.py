@@ -11,6 +11,7 @@ from repvgg.engine.engine import Engine
 from repvgg.engine.isa import Isa, host_isa, isa_for
 from repvgg.engine.plan import Convolution, Dense, GlobalAverage, Plan, SqueezeExcite
 from repvgg.engine.program import ENTRY, Program, build
+from repvgg.engine.tune import Tuned
 
 __all__ = [
     "ENTRY",
@@ -22,6 +23,7 @@ __all__ = [
     "Plan",
     "Program",
     "SqueezeExcite",
+    "Tuned",
     "build",
     "compile_plan",
     "host_isa",

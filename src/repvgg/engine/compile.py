@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from repvgg.engine.engine import Engine
 from repvgg.engine.isa import host_isa
 from repvgg.engine.plan import LARGEST, Plan
 from repvgg.engine.program import Program, build
-from repvgg.engine.tune import tune
+from repvgg.engine.tune import SECONDS, Tuned, measure, recall
 
 TOLERANCE = 1e-5
 """Relative error of outputs that an engine may show on probe images. Kernels of other runtimes are off by 3e-7 to 1e-6
@@ -30,7 +31,9 @@ def compile_plan(
     max_isa: str | None = None,
     memory_limit: int | None = None,
     check: bool = True,
-    tuned: bool = False,
+    tune: bool = False,
+    seconds: float = SECONDS,
+    tuned: Sequence[Tuned] = (),
 ) -> Engine:
     """Compiles a network for the machine it runs on.
 
@@ -43,7 +46,9 @@ def compile_plan(
         memory_limit: bytes that packed weights and workspace may take; three quarters of the machine's if None.
         check: compare its outputs on random images with the plain form's before it is handed over. Where a layer's
             weights make large tiles inexact, smaller ones are taken.
-        tuned: measure for some seconds which way of computing each layer is fastest here, instead of reckoning it.
+        tune: measure which way of computing each layer is fastest here, instead of reckoning it.
+        seconds: for `tune`: about how long.
+        tuned: what was measured before; what fits processor, batch, image size and threads is used.
 
     Returns:
         An engine that maps images (batch, height, width, channels) to outputs.
@@ -59,8 +64,11 @@ def compile_plan(
     threads = _number("threads", len_of_affinity() if threads is None else threads, MOST_THREADS)
     limit = int(0.75 * _physical_memory()) if memory_limit is None else memory_limit
     for tile in range(LARGEST_TILE, 0, -1):
-        find = tune if tuned else choose
-        schedule = find(plan, isa, batch=batch, image_size=(height, width), threads=threads, largest_tile=tile)
+        case: dict[str, Any] = {"batch": batch, "image_size": (height, width), "threads": threads, "largest_tile": tile}
+        if tune:
+            schedule = measure(plan, isa, seconds=seconds, **case)
+        else:
+            schedule = recall(plan, isa, tuned, **case) or choose(plan, isa, **case)
         program = build(plan, schedule)
         _check_memory(plan, program, limit)
         engine = Engine(plan, program)

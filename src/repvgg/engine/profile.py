@@ -25,17 +25,21 @@ class LayerTime:
 
 def profile(plan: Plan, schedule: Schedule, *, calls: int = 30) -> list[LayerTime]:
     """Times of all layers on random images, in order."""
-    program = build(plan, schedule, clock=True)
-    shape = (schedule.batch, *schedule.image_size, plan.channels)
+    with Engine(plan, build(plan, schedule, clock=True)) as engine:
+        return layer_times(engine, calls=calls)
+
+
+def layer_times(engine: Engine, *, calls: int = 30) -> list[LayerTime]:
+    """Times of all layers of an engine whose program was built with `clock`."""
+    shape = (engine.batch, *engine.image_size, engine.plan.channels)
     images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-    with Engine(plan, program) as engine:
-        times = []
-        for _ in range(calls + 1):
-            engine.outputs(images)
-            times.append(engine.clock())
+    times = []
+    for _ in range(calls + 1):
+        engine.outputs(images)
+        times.append(engine.clock())
     # The first call takes new memory into use.
     medians = np.median(times[1:], axis=0)
     found: dict[str, float] = {}
-    for phase, value in zip(program.phases, medians, strict=True):
+    for phase, value in zip(engine.program.phases, medians, strict=True):
         found[phase.layer] = found.get(phase.layer, 0.0) + float(value)
     return [LayerTime(layer, value) for layer, value in found.items()]

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from repvgg.base.errors import InputError
-from repvgg.engine import Engine, compile_plan
+from repvgg.engine import Engine, Tuned, compile_plan
+from repvgg.engine.tune import SECONDS
 from repvgg.targets.native.file import read_plan
 from repvgg.targets.native.plan import plan_of
+from repvgg.targets.native.tuned import add_tuned, require_rewritable
 
 IMAGE_SIZE = 224
 """Of networks that take images of any size, if nothing is said."""
@@ -20,6 +22,8 @@ def compile(  # noqa: A001 - what it does, and what compilers' own functions are
     image_size: int | Sequence[int] | None = None,
     threads: int | None = None,
     max_isa: str | None = None,
+    tune: bool = False,
+    tune_seconds: float = SECONDS,
 ) -> Engine:
     """Compiles a network to machine code for the processor it runs on.
 
@@ -29,6 +33,10 @@ def compile(  # noqa: A001 - what it does, and what compilers' own functions are
         image_size: height and width of images, or one number for both; 224, or what the model fixes, if None.
         threads: how many it runs on; as many as this process has cores if None.
         max_isa: use no more than this instruction set ("avx2", "avx512").
+        tune: measure which way of computing each layer is fastest here. For a `.repvgg` file the choice is kept in it:
+            from then on whoever loads the file on a processor of this kind, with the same batch, image size and
+            threads, has it at once.
+        tune_seconds: about how long is measured.
 
     Returns:
         A callable from images (batch, height, width, channels), normalized, in float32, to its first output, such as
@@ -37,7 +45,7 @@ def compile(  # noqa: A001 - what it does, and what compilers' own functions are
     Raises:
         InputError: if a layer is outside the engine's reach (the message names it), an argument is out of range, or
             this machine has no fused multiply-add.
-        FileError: if the file is missing or damaged.
+        FileError: if the file is missing or damaged, or a choice cannot be kept in it.
         MissingDependencyError: if llvmlite is not installed: pip install 'repvgg[engine]'.
         VerificationError: if a conversion or the compiled network is not exact.
 
@@ -48,12 +56,16 @@ def compile(  # noqa: A001 - what it does, and what compilers' own functions are
     """
     own_batch: int | None
     own_size: tuple[int, int] | None
-    if isinstance(model, str | Path):
+    tuned: tuple[Tuned, ...] = ()
+    path = Path(model) if isinstance(model, str | Path) else None
+    if path is not None:
         from repvgg.base.files import require_file
 
-        require_file(Path(model), what="model")
-        file = read_plan(Path(model))
-        plan, own_batch, own_size = file.plan, file.batch, file.image_size
+        require_file(path, what="model")
+        if tune:
+            require_rewritable(path)
+        file = read_plan(path)
+        plan, own_batch, own_size, tuned = file.plan, file.batch, file.image_size, file.tuned
     else:
         import keras
 
@@ -62,13 +74,19 @@ def compile(  # noqa: A001 - what it does, and what compilers' own functions are
         plan = plan_of(_deployed(model))
         own_batch, height, width, _ = model.inputs[0].shape
         own_size = None if height is None or width is None else (height, width)
-    return compile_plan(
+    engine = compile_plan(
         plan,
         batch=own_batch or 1 if batch is None else batch,
         image_size=own_size or IMAGE_SIZE if image_size is None else image_size,
         threads=threads,
         max_isa=max_isa,
+        tune=tune,
+        seconds=tune_seconds,
+        tuned=tuned,
     )
+    if tune and path is not None:
+        add_tuned(path, Tuned.of(engine.schedule))
+    return engine
 
 
 def _deployed(model: Any) -> Any:

@@ -5,8 +5,8 @@ its arrays have the shapes they should; what a network of such a size needs is k
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,14 @@ from safetensors.numpy import save_file
 from repvgg.base.errors import FileError, InputError
 from repvgg.base.metadata import Metadata
 from repvgg.engine.plan import Convolution, Dense, GlobalAverage, Layer, Plan, SqueezeExcite
+from repvgg.engine.tune import Tuned
 
 HEADER_KEY = "repvgg"
 FORMAT = "repvgg-plan-1"
 MAX_HEADER = 16 * 2**20
 MAX_LAYERS = 10_000
+MAX_TUNED = 100
+"""Measured choices; the oldest give way."""
 
 _ATTENTION_PARTS = ("down", "down_bias", "up", "up_bias")
 
@@ -35,12 +38,14 @@ class PlanFile:
         metadata: class names, preprocessing and so on.
         batch: images in every call; any number if None.
         image_size: (height, width) of all images; any if None.
+        tuned: how layers are computed fastest, as measured on some kinds of processors.
     """
 
     plan: Plan
     metadata: Metadata
     batch: int | None = None
     image_size: tuple[int, int] | None = None
+    tuned: tuple[Tuned, ...] = ()
 
 
 def write_plan(path: Path, file: PlanFile, precision: str = "float32") -> None:
@@ -56,6 +61,7 @@ def write_plan(path: Path, file: PlanFile, precision: str = "float32") -> None:
         "batch": file.batch,
         "image_size": file.image_size,
         "metadata": file.metadata.to_json(),
+        "tuned": tuned_to_json(file.tuned),
     }
     # One text: safetensors writes several in no particular order.
     save_file(arrays, path, metadata={HEADER_KEY: json.dumps(header, ensure_ascii=False)})
@@ -85,7 +91,8 @@ def read_plan(path: Path) -> PlanFile:
             raise InputError(f"its format is {header['format']!r}, and '{FORMAT}' was expected")
         plan = _plan_from_json(_object(header["plan"], "the plan"), arrays)
         batch, image_size = _input_of(header)
-        return PlanFile(plan, Metadata.from_json(_text(header["metadata"])), batch, image_size)
+        tuned = tuple(_tuned(entry) for entry in _list(header.get("tuned", []), MAX_TUNED, "measured choices"))
+        return PlanFile(plan, Metadata.from_json(_text(header["metadata"])), batch, image_size, tuned)
     except KeyError as error:
         raise _refused(path, f"it lacks {error}") from error
     except (ValueError, TypeError, RecursionError) as error:
@@ -102,6 +109,11 @@ def _array(path: Path, name: str, opened: Any) -> np.ndarray:
         raise _refused(path, f"its tensor '{name}' is of type {kind}, and F32 or F16 was expected")
     array: np.ndarray = opened.get_tensor(name).astype(np.float32, copy=False)
     return array
+
+
+def tuned_to_json(tuned: Sequence[Tuned]) -> list[dict[str, Any]]:
+    """Measured choices, as they are in a header."""
+    return [asdict(entry) for entry in tuned]
 
 
 def _plan_to_json(plan: Plan) -> dict[str, Any]:
@@ -132,9 +144,7 @@ def _layer_to_json(layer: Layer) -> dict[str, Any]:
 
 
 def _plan_from_json(fields: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> Plan:
-    rows = fields["layers"]
-    if not isinstance(rows, list) or len(rows) > MAX_LAYERS:
-        raise InputError(f"its layers are not a list of at most {MAX_LAYERS}")
+    rows = _list(fields["layers"], MAX_LAYERS, "layers")
     left = dict(arrays)
     layers = tuple(_layer_from_json(_object(row, "a layer"), left) for row in rows)
     if left:
@@ -178,6 +188,22 @@ def _input_of(fields: Mapping[str, Any]) -> tuple[int | None, tuple[int, int] | 
     if not all(type(number) is int and number > 0 for number in numbers) or (size is not None and len(size) != 2):
         raise InputError(f"its batch is {batch!r} and its image size {size!r}")
     return batch, None if size is None else (size[0], size[1])
+
+
+def _tuned(entry: Any) -> Tuned:
+    fields = _object(entry, "a measured choice")
+    batch, size = _input_of(fields)
+    threads = fields["threads"]
+    if batch is None or size is None or type(threads) is not int:
+        raise InputError(f"a measured choice in its header is for batch {batch}, size {size}, threads {threads!r}")
+    choices = {_text(name): _text(way) for name, way in _object(fields["choices"], "measured choices").items()}
+    return Tuned(_text(fields["processor"]), batch, size, threads, choices)
+
+
+def _list(value: Any, most: int, what: str) -> list[Any]:
+    if not isinstance(value, list) or len(value) > most:
+        raise InputError(f"its {what} are not a list of at most {most}")
+    return value
 
 
 def _object(value: Any, what: str) -> dict[str, Any]:

@@ -35,6 +35,7 @@ class NativeRunner(Runner):
         self.batch_size = file.batch
         height, width = file.image_size or (None, None)
         self.input_shape = (height, width, file.plan.channels)
+        self.tuned = file.tuned
         self._threads = threads
         self._engines: OrderedDict[tuple[int, int, int], Any] = OrderedDict()
         self._lock = Lock()
@@ -95,7 +96,7 @@ class NativeRunner(Runner):
             key = min(fitting, default=(count, height, width))
             if key not in self._engines:
                 self._engines[key] = compile_plan(
-                    self.plan, batch=count, image_size=(height, width), threads=self._threads
+                    self.plan, batch=count, image_size=(height, width), threads=self._threads, tuned=self.tuned
                 )
                 while len(self._engines) > KEPT:
                     # Not closed: another thread may be running it. It goes with the last who holds it.
