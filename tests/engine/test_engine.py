@@ -11,8 +11,10 @@ from repvgg.base.errors import InputError, VerificationError
 from repvgg.engine import Dense, Plan, Tuned, compile_plan, host_isa
 from repvgg.engine import compile as compiling
 from repvgg.engine.choose import assemble, options_of
+from repvgg.engine.engine import Engine
+from repvgg.engine.program import build
 from repvgg.engine.reference import compute, relative_error
-from repvgg.engine.schedule import Schedule
+from repvgg.engine.schedule import Schedule, Winograd
 from repvgg.engine.tune import processor_name, recall
 
 
@@ -88,6 +90,51 @@ def test_what_is_not_finite_passes_through_as_in_the_plain_form(value: float) ->
         np.testing.assert_array_equal(got[name], values)
     # A pixel is far from most of the last feature map: its tiles must not be lost with it.
     assert np.isfinite(got["features"]).mean() > 0.3
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "attention before": {"squeeze_excite": "before_activation"},
+    "attention after": {"squeeze_excite": "after_activation"},
+    "groups": {"groups": 2},
+    "dilation": {"dilations": (2, 2), "pads": (2, 2, 2, 2)},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_call_after_one_that_is_not_finite_is_as_if_it_had_not_been(kind: str) -> None:
+    plan = network(**KINDS[kind])
+    batch, spoiled = images(2, 33, 30, 3), np.full((2, 33, 30, 3), np.nan, np.float32)
+    with compile_plan(plan, batch=2, image_size=(33, 30), threads=2) as engine:
+        before = engine.outputs(batch)
+        for value in (np.nan, np.inf, 3e38):
+            spoiled[...] = value
+            engine.outputs(spoiled)
+        for name, values in engine.outputs(batch).items():
+            np.testing.assert_array_equal(values, before[name])
+
+
+@pytest.mark.parametrize(("tile", "power"), [(2, 126), (4, 123)])
+@pytest.mark.parametrize("ending", ["relu", "sigmoid"])
+def test_overflow_in_a_transform_is_seen_behind_whatever_cuts_it_off(ending: str, tile: int, power: int) -> None:
+    # One channel is the same number everywhere. Of its transform one place alone is not zero, and overflows there; its
+    # kernel is negative, so outputs would be minus infinity, which a ReLU makes 0. The other channels' sum is positive.
+    first = convolution("conv0", "images", 8, 8, activation=ending, pads=(0, 0, 0, 0))
+    kernel = -0.01 * np.abs(first.kernel)
+    kernel[:, :, 0] *= 0.1
+    first = replace(first, kernel=kernel, bias=np.zeros(8, np.float32))
+    second = convolution("conv1", "conv0", 8, 8)
+    plan = Plan("large", 8, (first, second), {"out": "conv1"})
+    ways = {name: Winograd(tile, "tiles", True, 1, 4, 9, 8) for name in ("conv0", "conv1")}
+    schedule = schedule_of(plan, (14, 14), choices=ways)
+    batch = -2e36 * np.abs(images(1, 14, 14, 8)).clip(0.5, 2)
+    batch[..., 0] = 2.0**power
+    if tile == 2:
+        batch[..., 1:] *= 10
+    expected = compute(plan, batch)["out"]
+    assert np.isfinite(expected).all()
+    with Engine(plan, build(plan, schedule)) as engine:
+        np.testing.assert_allclose(engine(batch), expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
 
 def test_weights_that_are_not_finite_pass_through() -> None:

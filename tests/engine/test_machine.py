@@ -1,6 +1,8 @@
 """What LLVM makes of the code: kernels without spills, for processors of other kinds, too."""
 
 import re
+import struct
+from dataclasses import replace
 
 import pytest
 from plain_networks import network, schedule_of
@@ -10,8 +12,10 @@ from repvgg.engine import host_isa, isa, isa_for
 from repvgg.engine.emit.matrix import block_product
 from repvgg.engine.ir import declarations
 from repvgg.engine.isa import PROCESSORS
+from repvgg.engine.library import DESCRIPTION, RUN, library
 from repvgg.engine.machine import assembly, object_file
-from repvgg.engine.program import build
+from repvgg.engine.pack import pack
+from repvgg.engine.program import ENTRY, build
 from repvgg.engine.schedule import most_rows
 
 MULTIPLY_ADD = {"sse": "mulps", "avx2": "vfmadd", "avx512": "vfmadd", "neon": "fmla"}
@@ -47,6 +51,49 @@ def test_a_network_becomes_an_object_file_for_any_processor(processor: str) -> N
     code = object_file(program.ir, machine)
     assert b"repvgg_thread" in code
     assert "inttoptr" not in program.ir
+
+
+PLATFORMS = {"apple-m1": 0x0100000C, "apple-x86-64-v3": 0x01000007}
+"""Numbers of processors in Mach-O files."""
+LOAD_SYMBOLS, LOAD_BUILD_VERSION = 0x2, 0x32
+
+
+def symbols_of(code: bytes) -> tuple[dict[str, bool], set[int]]:
+    """Names of a 64-bit Mach-O object file and whether they are defined there, and its load commands."""
+    (count,) = struct.unpack_from("<I", code, 16)
+    at, commands, names = 32, set(), {}
+    for _ in range(count):
+        command, size = struct.unpack_from("<II", code, at)
+        commands.add(command)
+        if command == LOAD_SYMBOLS:
+            table, number, text, _length = struct.unpack_from("<IIII", code, at + 8)
+            for index in range(number):
+                place, kind = struct.unpack_from("<IB", code, table + 16 * index)
+                if kind & 1:
+                    name = code[text + place : code.index(b"\0", text + place)].decode()
+                    names[name] = kind & 0x0E != 0
+        at += size
+    return names, commands
+
+
+@pytest.mark.parametrize("processor", PLATFORMS)
+def test_an_object_file_for_macos_defines_what_its_header_says_and_needs_what_the_system_has(processor: str) -> None:
+    machine = isa_for(processor)
+    plan = network(squeeze_excite="before_activation")
+    program = build(plan, schedule_of(plan, (32, 32), threads=2, isa=machine))
+    code = library(program, "what it is")
+    magic, kind_of_processor, _, kind_of_file = struct.unpack_from("<IIII", code)
+    assert (magic, kind_of_processor, kind_of_file) == (0xFEEDFACF, PLATFORMS[processor], 1)
+    names, commands = symbols_of(code)
+    assert LOAD_BUILD_VERSION in commands or 0x24 in commands
+    assert {name for name, defined in names.items() if defined} == {f"_{ENTRY}", f"_{RUN}", f"_{DESCRIPTION}"}
+    system = {"_pthread_create", "_pthread_join", "_sched_yield", "_usleep"}
+    assert {name for name, defined in names.items() if not defined} <= system | {"_memset", "_memcpy", "_bzero"}
+    # The weights are in it: the kernel's numbers of one filter, as they are packed.
+    assert pack(program.arrays).tobytes() in code
+    windows = replace(program.schedule, isa=replace(machine, triple="x86_64-pc-windows-msvc"))
+    with pytest.raises(InputError, match=r"written for Linux \(ELF\) and macOS \(Mach-O\)"):
+        library(replace(program, schedule=windows), "")
 
 
 def test_the_same_plan_gives_the_same_program() -> None:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -63,37 +64,46 @@ def compile_plan(
     height, width = _sides(image_size)
     threads = _number("threads", len_of_affinity() if threads is None else threads, MOST_THREADS)
     limit = int(0.75 * _physical_memory()) if memory_limit is None else memory_limit
-    for tile in range(LARGEST_TILE, 0, -1):
-        case: dict[str, Any] = {"batch": batch, "image_size": (height, width), "threads": threads, "largest_tile": tile}
-        if tune:
-            schedule = measure(plan, isa, seconds=seconds, **case)
-        else:
-            schedule = recall(plan, isa, tuned, **case) or choose(plan, isa, **case)
-        program = build(plan, schedule)
-        _check_memory(plan, program, limit)
-        engine = Engine(plan, program)
-        if not check:
-            return engine
-        try:
-            engine.error = probe_error(engine)
-        except BaseException:
+    expected: Future[dict[str, np.ndarray]] | None = None
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="repvgg-probe") as pool:
+        for tile in range(LARGEST_TILE, 0, -1):
+            case: dict[str, Any] = {"batch": batch, "image_size": (height, width), "threads": threads}
+            case["largest_tile"] = tile
+            if tune:
+                schedule = measure(plan, isa, seconds=seconds, **case)
+            else:
+                schedule = recall(plan, isa, tuned, **case) or choose(plan, isa, **case)
+            program = build(plan, schedule)
+            _check_memory(plan, program, limit)
+            if check and expected is None:
+                # The plain form is computed while LLVM compiles.
+                images = _probe_images(plan, batch, (height, width))
+                expected = pool.submit(reference.compute, plan, images)
+            engine = Engine(plan, program)
+            if expected is None:
+                return engine
+            try:
+                engine.error = _error(engine, images, expected.result())
+            except BaseException:
+                engine.close()
+                raise
+            if engine.error <= TOLERANCE:
+                return engine
             engine.close()
-            raise
-        if engine.error <= TOLERANCE:
-            return engine
-        engine.close()
     raise VerificationError(
         f"The compiled form of '{plan.name}' does not give the answers of its plain form: the relative error is "
         f"{engine.error:.1e}, and {TOLERANCE:.0e} is allowed. Please report this network."
     )
 
 
-def probe_error(engine: Engine) -> float:
-    """The relative error of an engine's outputs against the plain form's, on random images."""
+def _probe_images(plan: Plan, batch: int, image_size: tuple[int, int]) -> np.ndarray:
     # Two images in turn fill any batch, and cost the plain form no more than two.
-    shape = (min(engine.batch, 2), *engine.image_size, engine.plan.channels)
-    images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-    expected = reference.compute(engine.plan, images)
+    shape = (min(batch, 2), *image_size, plan.channels)
+    return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+
+
+def _error(engine: Engine, images: np.ndarray, expected: dict[str, np.ndarray]) -> float:
+    """The relative error of an engine's outputs against the plain form's, on random images."""
     places = np.arange(engine.batch) % len(images)
     got = engine.outputs(images[places])
     return reference.relative_error(got, {name: values[places] for name, values in expected.items()})

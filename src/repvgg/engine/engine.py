@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 
 import numpy as np
@@ -34,8 +35,11 @@ class Engine:
         self.program = program
         self.error: float | None = None
         schedule = program.schedule
-        code = Code(program.ir + sync.worker(), schedule.isa)
-        self._workers = Workers(code, pack(program.arrays), zeros(program.workspace_bytes), schedule.threads)
+        # LLVM needs one core and none of Python's lock.
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="repvgg-compile") as pool:
+            compiling = pool.submit(Code, program.ir + sync.worker(), schedule.isa)
+            constants = pack(program.arrays)
+        self._workers = Workers(compiling.result(), constants, zeros(program.workspace_bytes), schedule.threads)
         self._finalizer = weakref.finalize(self, self._workers.close)
 
     @property
@@ -75,8 +79,9 @@ class Engine:
     def outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """All outputs by name for images (N, H, W, C) in float32.
 
-        A number that is not finite would spread over a whole tile; such a batch is computed in the plain form instead,
-        so that it passes through as in any other runtime. That takes far longer.
+        Where a number is not finite, be it in the images or on the way, tiles spread it; generated code passes it on to
+        the outputs, and the batch is computed in the plain form instead, as any other runtime would. That takes far
+        longer.
 
         Raises:
             InputError: if the images have another shape or type.
@@ -88,8 +93,6 @@ class Engine:
                 f"{images.dtype}."
             )
         images = np.ascontiguousarray(images)
-        if not _all_finite(images):
-            return reference.compute(self.plan, images)
         flat = np.empty(self.program.output_bytes // 4, np.float32)
         self._workers.run(images, flat)
         if not _all_finite(flat):
@@ -119,7 +122,9 @@ class Engine:
 
 
 def _all_finite(values: np.ndarray) -> bool:
-    """Whether no number is NaN, infinite, or so large that its square is: one pass, at the speed of memory."""
-    flat = values.reshape(-1)
+    """Whether no number is NaN or infinite, nor so large that the sum is: one pass.
+
+    A sum and not a product of the array with itself: that would wake threads of NumPy's, which go on spinning.
+    """
     with np.errstate(all="ignore"):
-        return bool(np.isfinite(np.dot(flat, flat)))
+        return bool(np.isfinite(np.add.reduce(values)))

@@ -49,6 +49,11 @@ class Isa:
         """Whether threads can sleep on a futex."""
         return "linux" in self.triple
 
+    @property
+    def is_apple(self) -> bool:
+        """Whether it is for macOS."""
+        return "-apple-" in self.triple
+
 
 SETS: Mapping[str, tuple[int, int, bool]] = {
     "sse": (4, 16, False),
@@ -63,6 +68,7 @@ PROCESSORS: Mapping[str, tuple[str, str, str, str]] = {
     "x86-64-v3": ("avx2", "x86_64-unknown-linux-gnu", "x86-64-v3", ""),
     "x86-64-v4": ("avx512", "x86_64-unknown-linux-gnu", "x86-64-v4", ""),
     "armv8-a": ("neon", "aarch64-unknown-linux-gnu", "generic", "+neon"),
+    "apple-x86-64-v3": ("avx2", "x86_64-apple-macosx11.0.0", "x86-64-v3", ""),
     "apple-m1": ("neon", "arm64-apple-macosx11.0.0", "apple-m1", ""),
 }
 """Kinds of processors code can be written for without being on one."""

@@ -29,7 +29,8 @@ class Status(IntEnum):
 
     OK = 0
     NOT_FINITE = 1
-    """Images or outputs hold NaN or infinity; outputs mean nothing then, since tiles spread such values."""
+    """Images, outputs or something between them hold NaN or infinity; outputs mean nothing then, since tiles spread
+    such values."""
     BAD_THREADS = 2
     """`threads` is below 1 or above what the object was made for."""
 
@@ -47,11 +48,11 @@ def library(program: Program, description: str) -> bytes:
         description: a text to keep in the file, under the symbol `repvgg_description`.
 
     Raises:
-        InputError: if the program is for a system without POSIX threads' usual interface.
+        InputError: if the program is for a system other than Linux and macOS.
     """
     isa = program.schedule.isa
-    if not isa.is_linux:
-        raise InputError(f"Object files are written for Linux; '{isa.triple}' is another system.")
+    if not (isa.is_linux or isa.is_apple):
+        raise InputError(f"Object files are written for Linux (ELF) and macOS (Mach-O); '{isa.triple}' is neither.")
     weights = pack(program.arrays).tobytes()
     # LLVM reads constants as text, a hundred times slower than they can be copied: the file is made with zeros in their
     # place, which are found by a stamp and filled in.
@@ -165,10 +166,7 @@ entry:
   %few = icmp slt i32 %asked, 1
   %many = icmp sgt i32 %asked, {most}
   %bad = or i1 %few, %many
-  br i1 %bad, label %bad_threads, label %check
-check:
-  %fine = call i1 @repvgg_finite(ptr %images, i64 {program.input_bytes // 4})
-  br i1 %fine, label %prepare, label %not_finite
+  br i1 %bad, label %bad_threads, label %prepare
 prepare:
   %address = ptrtoint ptr %memory to i64
   %beyond = add i64 %address, {LINE - 1}

@@ -47,14 +47,23 @@ class Module:
 
 
 def activate(f: Function, kind: str, value: Value) -> Value:
-    """An activation of a vector; not a number stays so."""
+    """An activation of a vector. What is not a number stays so, and infinity becomes so.
+
+    A transform may overflow where the direct form does not. If an activation cut that off, nobody would see it; so it
+    goes on as NaN, which nothing cuts off, to all outputs that depend on it.
+    """
     if kind == "relu":
         # The order of operands is that of MAXPS: the second one, where one of them is not a number.
-        return f.choose("ogt", "zeroinitializer", value)
+        return marked(f, value, f.choose("ogt", "zeroinitializer", value))
     if kind == "sigmoid":
         falling = exponential(f, f.op(f"fneg {f.vector} {value}"))
         return f.op(f"fdiv {f.vector} {f.splat(1)}, {f.fadd(f.splat(1), falling)}")
     return value
+
+
+def marked(f: Function, value: Value, result: Value) -> Value:
+    """The result, or NaN where the value it was made from is not finite: zero times that is not zero."""
+    return f.fma(value, f.splat(0), result)
 
 
 _TERMS = (1 / 5040, 1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0, 1.0)
@@ -65,7 +74,11 @@ _ROUND = 12582912.0
 
 
 def exponential(f: Function, value: Value) -> Value:
-    """E to the power of a vector: 2^n times a polynomial of the rest, at most 2 units in the last place off."""
+    """E to the power of a vector: 2^n times a polynomial of the rest, at most 2 units in the last place off.
+
+    Of what is not finite it is NaN.
+    """
+    original = value
     value = f.choose("olt", f.splat(88.0), value)
     value = f.choose("ogt", f.splat(-87.0), value)
     shifted = f.fma(value, f.splat(1.4426950408889634), f.splat(_ROUND))
@@ -78,4 +91,5 @@ def exponential(f: Function, value: Value) -> Value:
     bits = f.op(f"bitcast {f.vector} {shifted} to {f.integers}")
     moved = f.op(f"shl {f.integers} {bits}, {f.splat_integer(23)}")
     whole = f.op(f"bitcast {f.vector} {total} to {f.integers}")
-    return f.op(f"bitcast {f.integers} {f.op(f'add {f.integers} {whole}, {moved}')} to {f.vector}")
+    power = f.op(f"bitcast {f.integers} {f.op(f'add {f.integers} {whole}, {moved}')} to {f.vector}")
+    return marked(f, original, power)

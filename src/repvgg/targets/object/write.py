@@ -89,7 +89,7 @@ def _header(name: str, program: Program, description: Description, metadata: Met
 #define REPVGG_MAX_THREADS {description.threads}
 
 #define REPVGG_OK 0
-#define REPVGG_NOT_FINITE 1  /* images or outputs hold NaN or infinity; outputs mean nothing */
+#define REPVGG_NOT_FINITE 1  /* NaN or infinity in images, outputs or between them; outputs mean nothing */
 #define REPVGG_BAD_THREADS 2 /* threads below 1 or above REPVGG_MAX_THREADS; nothing was computed */
 
 #ifdef __cplusplus
