@@ -35,6 +35,7 @@ NAMES = [
     "load_model",
     "load_runner",
     "reparameterize",
+    "report",
     "save_checkpoint",
     "save_model",
     "set_metadata",

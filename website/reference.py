@@ -35,6 +35,7 @@ SUBJECTS = {
         "evaluate",
         "EvaluationReport",
         "benchmark",
+        "report",
     ),
     "checkpoints": ("Checkpoints", "load_checkpoint", "save_checkpoint", "describe_checkpoint"),
     "facts": (

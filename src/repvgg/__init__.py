@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from repvgg.models.model import RepVGG
     from repvgg.models.saving import load_model, save_model
     from repvgg.models.variants import get_variant, list_variants
+    from repvgg.reporting.run import report
     from repvgg.runners import load_runner
     from repvgg.runners.runner import Runner
     from repvgg.targets.native.compiling import compile  # noqa: A004
@@ -69,6 +70,7 @@ _HOMES = {
     "load_model": "repvgg.models.saving",
     "load_runner": "repvgg.runners",
     "reparameterize": "repvgg.conversion",
+    "report": "repvgg.reporting.run",
     "save_checkpoint": "repvgg.checkpoints",
     "save_model": "repvgg.models.saving",
     "set_metadata": "repvgg.models.metadata",
@@ -106,6 +108,7 @@ __all__ = [
     "load_model",
     "load_runner",
     "reparameterize",
+    "report",
     "save_checkpoint",
     "save_model",
     "set_metadata",

@@ -41,7 +41,7 @@ def small_settings(**changes: Any) -> dict[str, Any]:
         size=32,
         augmentation=repvgg.RECIPES["quick"].augmentation,
     )
-    return {"recipe": recipe, "save_steps": 1, "tensorboard": False, **changes}
+    return {"recipe": recipe, "save_steps": 1, "tensorboard": False, "report": False, **changes}
 
 
 def small_model() -> Any:

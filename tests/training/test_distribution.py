@@ -20,9 +20,9 @@ from safetensors.numpy import load_file
 from small_run import BATCH, EPOCHS, make_images
 
 from repvgg.base.errors import InputError, OutputExistsError
+from repvgg.base.run_folder import DATA, RunFolder
 from repvgg.training.cluster import Cluster
 from repvgg.training.processes import joined, require_free_port
-from repvgg.training.run_folder import DATA, RunFolder
 from repvgg.training.state import saved_steps
 
 STEPS = EPOCHS * (36 // BATCH)

@@ -28,6 +28,14 @@ def require_file(path: Path, *, what: str = "file") -> None:
         raise FileError(f"The {what} '{path}' is empty (0 bytes). It was probably not written to the end.")
 
 
+def size_on_disk(path: Path) -> int:
+    """Bytes of a network's file with the `.bin` that belongs to an OpenVINO one, or of a SavedModel's folder."""
+    if path.is_dir():
+        return sum(item.stat().st_size for item in path.rglob("*") if item.is_file())
+    beside = path.with_suffix(".bin")
+    return path.stat().st_size + (beside.stat().st_size if path.suffix == ".xml" and beside.exists() else 0)
+
+
 @contextmanager
 def atomic_output(path: Path, beside: Sequence[str] = ()) -> Iterator[Path]:
     """Gives a temporary path beside `path`, and renames it to `path` when the block ends without an error.

@@ -22,6 +22,7 @@ from repvgg.cli import (
     inspect,
     list_variants,
     predict,
+    report,
     serve,
     shard,
     train,
@@ -51,6 +52,7 @@ app.command("convert")(convert.command)
 app.command("verify")(verify.command)
 app.command("export")(export.command)
 app.command("tune")(tune.command)
+app.command("report")(report.command)
 
 
 def _print_version(wanted: bool) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from repvgg.base.files import size_on_disk
 from repvgg.base.processor import PROCESSORS
 
 if TYPE_CHECKING:
@@ -29,10 +30,8 @@ def describe_artifact(path: Path) -> dict[str, str]:
     runner = load_network(path)
     metadata = runner.metadata
     names = metadata.class_names or ()
-    parts = [one for one in path.rglob("*") if one.is_file()] if path.is_dir() else [path, path.with_suffix(".bin")]
-    size = sum(one.stat().st_size for one in parts if one.exists())
     return {
-        "file": f"{path} ({human_size(size)})",
+        "file": f"{path} ({human_size(size_on_disk(path))})",
         "input": _input(runner),
         "output": metadata.output,
         "precision": metadata.precision,

@@ -91,6 +91,8 @@ def print_evaluation(out: "Console", report: "EvaluationReport") -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from repvgg.evaluation.metrics import most_confused
+
     rows, title = _rows(report)
     classes = Table("class", title=title, box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("images", "recall", "precision"):
@@ -99,12 +101,12 @@ def print_evaluation(out: "Console", report: "EvaluationReport") -> None:
         classes.add_row(escape(row.name), str(row.images), _percent(row.recall), _percent(row.precision))
     out.print(classes)
 
-    confusions = _confusions(report)
+    confusions = most_confused(report.confusion, CONFUSIONS)
     if confusions:
         mixed = Table("truth", "answer", title="Mixed up most often", box=box.SIMPLE_HEAD, pad_edge=False)
         mixed.add_column("images", justify="right", no_wrap=True)
         for truth, answer, count in confusions:
-            mixed.add_row(escape(truth), escape(answer), str(count))
+            mixed.add_row(escape(report.classes[truth].name), escape(report.classes[answer].name), str(count))
         out.print(mixed)
     if report.mistakes:
         worst = Table("image", "truth", "answer", title="Most confident mistakes", box=box.SIMPLE_HEAD, pad_edge=False)
@@ -148,17 +150,6 @@ def _rows(report: "EvaluationReport") -> "tuple[Sequence[ClassRow], str | None]"
         return report.classes, None
     known = [row for row in report.classes if row.recall is not None]
     return sorted(known, key=lambda row: row.recall or 0.0)[:ROWS], f"The {ROWS} worst of {len(report.classes)} classes"
-
-
-def _confusions(report: "EvaluationReport") -> list[tuple[str, str, int]]:
-    import numpy as np
-
-    wrong = report.confusion.copy()
-    np.fill_diagonal(wrong, 0)
-    largest = np.argsort(-wrong, axis=None, kind="stable")[:CONFUSIONS]
-    pairs = [(int(place) // len(wrong), int(place) % len(wrong)) for place in largest]
-    names = [row.name for row in report.classes]
-    return [(names[row], names[column], int(wrong[row, column])) for row, column in pairs if wrong[row, column]]
 
 
 def _percent(share: float | None) -> str:

@@ -11,12 +11,10 @@ from repvgg.cli.artifact import describe_artifact, is_artifact
 from repvgg.cli.networks import CHECKPOINT_SUFFIXES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rich.console import Console
 
     from repvgg.core.architecture import Architecture
-    from repvgg.models.cost import BlockCost, Cost
+    from repvgg.models.cost import Cost
 
 
 def command(
@@ -173,6 +171,8 @@ def _print(title: str, architecture: "Architecture", cost: "Cost", side: int, de
     from rich import box
     from rich.table import Table
 
+    from repvgg.models.cost import alike, label_of
+
     out = _print_details(details)
     table = Table(
         title=f"{title} at {side} x {side} pixels",
@@ -186,23 +186,23 @@ def _print(title: str, architecture: "Architecture", cost: "Cost", side: int, de
     for heading in ("out", "channels", "s", "g", "br", "train", "deploy", "MMAC", "Wino", "field"):
         table.add_column(heading, justify="right", no_wrap=True)
     previous = 0
-    for alike in _runs(cost.blocks):
-        block, last = alike[0], alike[-1]
+    for run in alike(cost.blocks):
+        block, last = run[0], run[-1]
         spec = block.spec
         if spec.stage != previous:
             table.add_section()
             previous = spec.stage
         table.add_row(
-            _label(alike),
+            label_of(run),
             str(block.output_size[0]),
             f"{spec.in_channels}>{spec.filters}",
             str(spec.strides) if spec.dilation == 1 else f"{spec.strides} d{spec.dilation}",
             str(spec.groups),
             str(block.branches),
-            _short(sum(one.train_parameters for one in alike)),
-            _short(sum(one.deploy_parameters for one in alike)),
-            f"{sum(one.deploy_macs for one in alike) / 1e6:.0f}",
-            f"{sum(one.winograd_multiplications for one in alike) / 1e6:.0f}",
+            _short(sum(one.train_parameters for one in run)),
+            _short(sum(one.deploy_parameters for one in run)),
+            f"{sum(one.deploy_macs for one in run) / 1e6:.0f}",
+            f"{sum(one.winograd_multiplications for one in run) / 1e6:.0f}",
             str(last.receptive_field),
         )
     out.print(table)
@@ -246,28 +246,6 @@ def _caption(architecture: "Architecture") -> str:
         "field in pixels."
     )
     return " ".join(parts)
-
-
-def _runs(blocks: "Sequence[BlockCost]") -> "list[list[BlockCost]]":
-    """Neighbours that differ in nothing but their place, together."""
-    runs: list[list[BlockCost]] = []
-    for block in blocks:
-        alike = runs and _kind(runs[-1][-1]) == _kind(block)
-        if alike:
-            runs[-1].append(block)
-        else:
-            runs.append([block])
-    return runs
-
-
-def _kind(block: "BlockCost") -> tuple[object, ...]:
-    spec = block.spec
-    return spec.stage, spec.in_channels, spec.filters, spec.strides, spec.dilation, spec.groups, spec.kernel_size
-
-
-def _label(alike: "Sequence[BlockCost]") -> str:
-    first, last = alike[0].spec, alike[-1].spec
-    return first.name if first is last else f"{first.name}-{last.index}"
 
 
 def _short(number: int) -> str:

@@ -62,6 +62,7 @@ def command(
         int, typer.Option(min=1, help="Steps between checkpoints within an epoch.", rich_help_panel=_RUN)
     ] = 200,
     tensorboard: Annotated[bool, typer.Option(help="Write logs for TensorBoard.", rich_help_panel=_RUN)] = True,
+    report: Annotated[bool, typer.Option(help="Write report.html at the end.", rich_help_panel=_RUN)] = True,
     strict: Annotated[
         bool,
         typer.Option("--strict", help="Fail at broken images; else they are left out.", rich_help_panel=_IMAGES),
@@ -197,6 +198,7 @@ def command(
             dtype=precision.value if precision is not None else None,
             save_steps=save_steps,
             tensorboard=tensorboard,
+            report=report,
             strict=strict,
             resume=resume,
             force=force,

@@ -88,3 +88,12 @@ def expected_calibration_error(counts: np.ndarray, confidences: np.ndarray, corr
     Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, equations 2 and 3.
     """
     return float(np.abs(correct - confidences).sum() / counts.sum())
+
+
+def most_confused(confusion: np.ndarray, count: int) -> list[tuple[int, int, int]]:
+    """The most frequent mistakes: true class, predicted class, images; `confusion` is as a `Tally` has it."""
+    wrong = confusion.copy()
+    np.fill_diagonal(wrong, 0)
+    largest = np.argsort(-wrong, axis=None, kind="stable")[:count]
+    pairs = [(int(place) // len(wrong), int(place) % len(wrong)) for place in largest]
+    return [(row, column, int(wrong[row, column])) for row, column in pairs if wrong[row, column]]

@@ -6,6 +6,7 @@ grouped 3x3 convolution of stride 1 as F(2x2, 3x3), which needs 16 multiplicatio
 section 2.4).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from repvgg.base.errors import UnknownNameError
@@ -46,6 +47,28 @@ class Cost:
     def receptive_field(self) -> int:
         """Side, in pixels, of the square of the image that one value of the last feature map sees."""
         return self.blocks[-1].receptive_field
+
+
+def alike(blocks: Sequence[BlockCost]) -> list[list[BlockCost]]:
+    """Neighbours that differ in nothing but their place, together: how tables of long networks stay short."""
+    runs: list[list[BlockCost]] = []
+    for block in blocks:
+        if runs and _looks(runs[-1][-1]) == _looks(block):
+            runs[-1].append(block)
+        else:
+            runs.append([block])
+    return runs
+
+
+def _looks(block: BlockCost) -> tuple[object, ...]:
+    spec = block.spec
+    return spec.stage, spec.in_channels, spec.filters, spec.strides, spec.dilation, spec.groups, spec.kernel_size
+
+
+def label_of(run: Sequence[BlockCost]) -> str:
+    """Names of blocks that are alike: 'stage3_block1-13'."""
+    first, last = run[0].spec, run[-1].spec
+    return first.name if first is last else f"{first.name}-{last.index}"
 
 
 def _squeeze_excite_weights(spec: BlockSpec) -> int:

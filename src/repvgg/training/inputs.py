@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from repvgg.base.errors import InputError
+from repvgg.base.run_folder import DATA, RunFolder
 from repvgg.data.folder import find_splits
 from repvgg.data.scan import ScanReport, scan
 from repvgg.pipeline import FolderSource, RecordSource
-from repvgg.training.run_folder import DATA, RunFolder
 
 Source = FolderSource | RecordSource
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from repvgg.base.files import atomic_output
+from repvgg.reporting.facts import Mistake
 
 BLUE, GREY, RED = "#2a7f9e", "#999999", "#c8442f"
 MOST_NAMES = 30
@@ -18,14 +19,14 @@ def draw_training(
     history: Sequence[Mapping[str, float]],
     confusion: np.ndarray,
     class_names: Sequence[str],
-    mistakes: Sequence[tuple[np.ndarray, str, str, float]],
+    mistakes: Sequence[Mistake],
     accuracy: float,
 ) -> None:
     """Writes the PNG.
 
     Args:
         confusion: (classes, classes), images by true class (row) and predicted class (column).
-        mistakes: image (H, W, C) in [0, 1], true class, predicted class, probability of the prediction.
+        mistakes: the most confident ones.
         accuracy: of the best network on the validation images, 0 to 1.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -76,9 +77,9 @@ def _confusion(axes: Any, confusion: np.ndarray, names: Sequence[str]) -> None:
             axes.text(column, row, str(confusion[row, column]), ha="center", va="center", color=colour, fontsize=8)
 
 
-def _mistakes(figure: Any, mistakes: Sequence[tuple[np.ndarray, str, str, float]]) -> None:
+def _mistakes(figure: Any, mistakes: Sequence[Mistake]) -> None:
     figure.suptitle("The most confident mistakes", fontsize=11)
-    for axes, (image, true, predicted, probability) in zip(
+    for axes, (image, true, predicted, probability, _) in zip(
         figure.subplots(1, len(mistakes), squeeze=False)[0], mistakes, strict=True
     ):
         axes.imshow(image[..., 0] if image.shape[-1] == 1 else image[..., :3], cmap="gray", vmin=0, vmax=1)

@@ -13,6 +13,7 @@ from repvgg.base.errors import InputError
 from repvgg.base.metadata import Preprocessing
 from repvgg.base.processor import PORTABLE, get_processor, overflows
 from repvgg.base.progress import working
+from repvgg.base.run_folder import BEST, DEPLOYED, INT8, SCALES, RunFolder
 from repvgg.checkpoints import load_checkpoint
 from repvgg.data.augmentation import Augmentation
 from repvgg.models.layers import all_layers
@@ -28,12 +29,17 @@ from repvgg.runners import load_runner
 from repvgg.runners.keras import KerasRunner
 from repvgg.runners.runner import Runner
 from repvgg.targets.onnx.qdq import PORTABLE_BITS, export_qdq
-from repvgg.training.finish import Outcome, compare
+from repvgg.training.finish import Outcome, compare, look_at, tell, where_to_start
 from repvgg.training.inputs import Source
 from repvgg.training.recipe import Recipe
-from repvgg.training.run_folder import BEST, DEPLOYED, INT8, PICTURE, README, SCALES, RunFolder
 from repvgg.training.state import Progress
 from repvgg.training.teacher import in_deploy_form
+
+_CALCULATE_IN = {
+    INT8: "8-bit integers, ONNX Runtime",
+    BEST: "rounded floats, as trained",
+    DEPLOYED: "float32, rounded nowhere",
+}
 
 PROOF_IMAGES = 64
 """Validation images on which the INT8 file is compared with rounded floats before it is kept."""
@@ -120,10 +126,12 @@ def finish_quantized(
     console: Console,
     *,
     teacher: Runner | None = None,
+    report: bool = True,
 ) -> tuple[Any, Outcome]:
-    """Writes the deploy form, its scales and the INT8 file, which is run on every validation image.
+    """Writes the deploy form, its scales and the INT8 file, which is run on every validation image, and the report.
 
     Args:
+        report: write the report.
         teacher: the network whose answers were learnt; the table says how often the file gives the same class.
 
     Raises:
@@ -136,56 +144,32 @@ def finish_quantized(
                 validation, network.repvgg_metadata.preprocessing, batch_size=min(PROOF_IMAGES, len(validation))
             ).as_numpy_iterator()
         )[0]
-        report = export_qdq(deployed, scales, folder / INT8, images=images, force=True)
+        proof = export_qdq(deployed, scales, folder / INT8, images=images, force=True)
     epoch = progress.best_epoch or 0
     rounded, integers = KerasRunner(network, BEST), load_runner(folder / INT8)
     with working(console, "comparing", len(validation), unit="images") as work:
         comparison = compare(rounded, integers, validation, epoch, advance=work.advance)
-    set_metadata(deployed, verification=report.to_dict())
+    set_metadata(deployed, verification=proof.to_dict())
     save_model(deployed, folder / DEPLOYED, force=True)
     folder.write_text(SCALES, scales.to_json() + "\n")
     comparison.draw(folder, progress)
     outcome = comparison.outcome
-    before = teacher or KerasRunner(deployed, DEPLOYED)
-    candidates = [
-        (INT8, "8-bit integers, ONNX Runtime", integers),
-        (BEST, "rounded floats, as trained", rounded),
-        (DEPLOYED, "float32, rounded nowhere", KerasRunner(deployed)),
-    ]
-    with working(console, "comparing", len(candidates) * len(validation), unit="images") as work:
-        found = [
-            compare(before, runner, validation, epoch, advance=work.advance).outcome for _, _, runner in candidates
-        ]
-    rows = [("the teacher", before.name, found[0].top1, outcome.images)] if teacher is not None else []
-    rows += [
-        (file, what, one.deployed_top1, one.same_class) for (file, what, _), one in zip(candidates, found, strict=True)
-    ]
-    folder.write_text(README, _readme(rows, before.name, outcome))
+    runners = {DEPLOYED: KerasRunner(deployed, DEPLOYED), INT8: integers, BEST: rounded}
+    before = teacher or runners[DEPLOYED]
+    if teacher is not None:
+        runners = {f"the teacher, {teacher.name}": teacher, **runners}
+    with working(console, "comparing", len(validation), unit="images") as work:
+        found = look_at(runners, validation, advance=work.advance)
+    with working(console, "writing the report"):
+        tell(folder, runners, found, proof, report=report)
     table = Table("file", "calculates in", "accuracy", "same class", title=f"After training in 8 bits, epoch {epoch}")
-    for file, what, accuracy, same in rows:
-        table.add_row(file, what, f"{accuracy:.2%}", f"{same} of {outcome.images}")
+    for file, answers in found.answers.items():
+        what = _CALCULATE_IN.get(file, "")
+        table.add_row(file, what, f"{answers.top1:.2%}", f"{answers.same} of {outcome.images}")
     console.print(table)
     console.print(
         f"Same class: as {before.name}. {INT8} and {BEST}, which are the same numbers, agree on {outcome.same_class}.",
         soft_wrap=True,
     )
-    console.print(f"Everything is in [bold]{folder.path}/[/] (start with README.md and {PICTURE}).", soft_wrap=True)
+    console.print(where_to_start(folder, report=report), soft_wrap=True)
     return deployed, outcome
-
-
-def _readme(rows: list[tuple[str, str, float, int]], before: str, outcome: Outcome) -> str:
-    lines = [
-        f"# Trained in 8-bit numbers: {outcome.deployed_top1:.2%} on {outcome.images} validation images",
-        "",
-        f"| file | calculates in | accuracy | same class as {before} |",
-        "|---|---|---|---|",
-        *(f"| `{file}` | {what} | {accuracy:.2%} | {same} |" for file, what, accuracy, same in rows),
-        "",
-        f"`{SCALES}` has the grid of each layer. `run.json`, `data.json`, `history.csv` and `checkpoints/` are as in "
-        "any run.",
-        "",
-        f"    repvgg predict {INT8} photos/",
-        f"    repvgg evaluate {INT8} images/",
-        "",
-    ]
-    return "\n".join(lines)

@@ -14,6 +14,7 @@ from rich.console import Console
 from repvgg.base.errors import InputError
 from repvgg.base.metadata import Preprocessing
 from repvgg.base.progress import working
+from repvgg.base.run_folder import BEST, CHECKPOINTS, LAST, TENSORBOARD, RunFolder
 from repvgg.checkpoints.zoo import create_model
 from repvgg.models.metadata import get_metadata, set_metadata
 from repvgg.models.saving import load_model, save_model
@@ -29,10 +30,10 @@ from repvgg.training.processes import asked_to_stop, require_agreement
 from repvgg.training.progress import ProgressBar, devices_line, epoch_line, scan_bar, tell_inputs
 from repvgg.training.quantized import QuantizedStart, calibration_batch, finish_quantized, is_quantized
 from repvgg.training.recipe import Recipe, get_recipe
-from repvgg.training.run_folder import BEST, CHECKPOINTS, LAST, TENSORBOARD, RunFolder, versions
 from repvgg.training.speed import prepare_machine
 from repvgg.training.state import Progress, load_state
 from repvgg.training.teacher import check_teacher, taught, teacher_for
+from repvgg.training.versions import versions
 
 SAVE_STEPS = 200
 """Steps between checkpoints within an epoch."""
@@ -73,6 +74,7 @@ def train(
     dtype: Any = None,
     save_steps: int = SAVE_STEPS,
     tensorboard: bool = True,
+    report: bool = True,
     strict: bool = False,
     resume: bool = False,
     force: bool = False,
@@ -98,6 +100,7 @@ def train(
         dtype: Keras dtype policy, such as "mixed_bfloat16".
         save_steps: steps between checkpoints within an epoch; there is one at the end of each epoch as well.
         tensorboard: write logs for TensorBoard.
+        report: write a page about the run and its network at the end, as `repvgg.report` does.
         strict: fail at broken images instead of leaving them out.
         resume: go on with the run in `output`, if there is one.
         force: begin anew in a folder that has a run in it.
@@ -199,9 +202,11 @@ def train(
     # On one device again, wherever it was trained.
     best = load_model(folder / BEST)
     if is_quantized(best):
-        deployed, outcome = finish_quantized(best, inputs.validation, folder, progress, console, teacher=tutor)
+        deployed, outcome = finish_quantized(
+            best, inputs.validation, folder, progress, console, teacher=tutor, report=report
+        )
     else:
-        deployed, outcome = finish(best, inputs.validation, folder, progress, console)
+        deployed, outcome = finish(best, inputs.validation, folder, progress, console, report=report)
     return TrainingResult(best, deployed, progress.history, folder.path, outcome)
 
 

@@ -1,7 +1,10 @@
 """What a verification found."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any
+
+from repvgg.base.errors import FileError
 
 
 @dataclass(frozen=True)
@@ -66,3 +69,17 @@ class VerificationReport:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {**asdict(self), "passed": self.passed}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "VerificationReport":
+        """What `to_dict` gave, as a model's metadata carry it.
+
+        Raises:
+            FileError: if it is no such thing.
+        """
+        try:
+            own = {field.name: values[field.name] for field in fields(cls)}
+            own["image_shapes"] = tuple(tuple(shape) for shape in own["image_shapes"])
+            return cls(**{**own, "blocks": tuple(BlockRow(**row) for row in own["blocks"])})
+        except (KeyError, TypeError) as error:
+            raise FileError(f"The verification that the model carries cannot be read: {error!r}.") from error

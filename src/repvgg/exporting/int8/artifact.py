@@ -1,5 +1,6 @@
 """An INT8 artifact in a file, with everything that was found out about it."""
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -97,10 +98,29 @@ def write_int8(
         raise
     report = found.report
     told = {key: value for key, value in report.to_dict().items() if key not in ("attempts", "speedup")}
-    target.save(found.artifact, path, replace(metadata, precision="int8", quantization=told))
     if not options.picture:
+        target.save(found.artifact, path, replace(metadata, precision="int8", quantization=told))
         return Int8Result(report)
     after = layer_rows(found.prepared, images, per_channel=report.scheme.per_channel, levels=levels)
+    told["layers"] = [_told(*rows) for rows in zip(before, after, strict=True)]
+    target.save(found.artifact, path, replace(metadata, precision="int8", quantization=told))
     title = f"{model.name} in INT8 ({target_name}): {report.scheme.describe()}. Agreement {report.agreement:.2%}"
     draw_layers(before, after, options.picture, title=title, force=force)
     return Int8Result(report, before, after)
+
+
+def _told(before: LayerRow, after: LayerRow) -> dict[str, Any]:
+    """What the artifact says of a layer: the noise of the logits with it alone in 8 bits, as it came and as it is."""
+    return {
+        "name": before.name,
+        "spread": _finite(before.spread),
+        "before": _finite(before.network_sqnr),
+        "after": _finite(after.network_sqnr),
+        "agreement_before": before.agreement,
+        "agreement_after": after.agreement,
+    }
+
+
+def _finite(value: float) -> float | None:
+    """For JSON, which has no infinity: where a channel has no weights, or nothing differs."""
+    return round(float(value), 2) if math.isfinite(value) else None

@@ -3,9 +3,7 @@
 import csv
 import io
 import json
-import platform
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,10 @@ SETTINGS, DATA, HISTORY, README = "run.json", "data.json", "history.csv", "READM
 BEST, LAST, DEPLOYED, PICTURE = "best.keras", "last.keras", "deploy.keras", "training.png"
 CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
 INT8, SCALES = "int8.onnx", "scales.json"
-_OURS = (SETTINGS, DATA, HISTORY, README, BEST, LAST, DEPLOYED, PICTURE, CHECKPOINTS, TENSORBOARD, INT8, SCALES)
+REPORT = "report.html"
+_OURS = (
+    SETTINGS, DATA, HISTORY, README, BEST, LAST, DEPLOYED, PICTURE, CHECKPOINTS, TENSORBOARD, INT8, SCALES, REPORT,
+)  # fmt: skip
 
 
 class RunFolder:
@@ -114,20 +115,3 @@ class RunFolder:
                 shutil.rmtree(item)
             else:
                 item.unlink(missing_ok=True)
-
-
-def versions() -> dict[str, str]:
-    """Of everything that takes part in the numbers."""
-    import keras
-
-    names = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
-    backend = keras.backend.backend()
-    return {
-        "repvgg": version("repvgg"),
-        "python": platform.python_version(),
-        "keras": keras.__version__,
-        "backend": backend,
-        backend: version(names[backend]) if backend in names else "unknown",
-        "machine": platform.machine(),
-        "system": platform.system(),
-    }
