@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from repvgg.cli import app
+from repvgg.cli.commands import app
 
 FOLDER = "reference/commands"
 WORDS = {int: "integer", float: "number", str: "text", bool: "", "Path": "path"}

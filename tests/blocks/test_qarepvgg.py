@@ -29,7 +29,7 @@ from helpers import (
 from repvgg.base.errors import CheckpointError, InputError, UnknownNameError
 from repvgg.blocks import BLOCKS, KINDS, QARepVGGBlock
 from repvgg.checkpoints.canonical import canonical_shapes
-from repvgg.cli import app
+from repvgg.cli.commands import app
 from repvgg.models.backbone import RepVGGBackbone
 from repvgg.models.cost import count_cost
 from repvgg.models.layers import all_layers

@@ -280,7 +280,7 @@ def test_tuning_a_file_keeps_the_choice_and_loading_uses_it(path: Path) -> None:
 def test_the_command_line_tunes_and_inspect_tells(path: Path) -> None:
     from typer.testing import CliRunner
 
-    from repvgg.cli import app
+    from repvgg.cli.commands import app
 
     told = CliRunner().invoke(app, ["tune", str(path), "--threads", "1", "--seconds", "0"])
     assert told.exit_code == 0, told.output

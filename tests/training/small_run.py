@@ -1,8 +1,9 @@
 """A run that is small enough to be killed and repeated: 5 blocks, 36 images, 4 epochs of 4 steps.
 
-    python small_run.py DATA OUTPUT [--resume] [--cluster=COORDINATOR,PROCESSES,ID] [name=value ...]
+    python small_run.py DATA OUTPUT [--resume] [--command-line] [--cluster=COORDINATOR,PROCESSES,ID] [name=value ...]
 
-Prints 'step N' after each step. Names are arguments of `repvgg.train`, values are JSON.
+Prints 'step N' after each step. Names are arguments of `repvgg.train`, values are JSON. With --command-line it prints,
+and stops, as the command does.
 """
 
 import json
@@ -68,6 +69,8 @@ def main() -> None:
             print(f"step {self.progress.step}", flush=True)
 
     import repvgg.training.run as room
+    from repvgg.base.errors import InterruptedTrainingError
+    from repvgg.base.stopping import listening
     from repvgg.training.cluster import Cluster
     from repvgg.training.processes import joined
 
@@ -76,7 +79,18 @@ def main() -> None:
         if cluster is not None:
             address, count, number = cluster.split(",")
             stack.enter_context(joined(Cluster(address, int(count), int(number))))
-        train(data, small_model(), output=output, resume="--resume" in rest, **small_settings(**changes))
+        if "--command-line" in rest:
+            from rich.console import Console
+
+            changes["out"] = Console(width=200)
+            stack.enter_context(listening())
+        try:
+            train(data, small_model(), output=output, resume="--resume" in rest, **small_settings(**changes))
+        except InterruptedTrainingError as error:
+            if "--command-line" not in rest:
+                raise
+            print(error)
+            sys.exit(error.exit_status)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import typer
 
 import repvgg
 import website.reference
-from repvgg.cli import app
+from repvgg.cli.commands import app
 from website.commands import command_pages
 from website.links import check_links
 from website.navigation import check_navigation, navigation, with_generated

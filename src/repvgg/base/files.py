@@ -4,10 +4,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from repvgg.base.errors import FileError, OutputExistsError
+from repvgg.base.stopping import never_half, undone_if_stopped
 
 
 def refuse_existing(path: Path, *, force: bool) -> None:
@@ -47,10 +48,8 @@ def atomic_output(path: Path, beside: Sequence[str] = ()) -> Iterator[Path]:
         beside: names of further files that the block writes next to the temporary one, and that belong to it: all of
             them appear, or none.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.stem}.", dir=path.parent))
-    temporary = scratch / path.name
-    try:
+    with folders_for(path), scratch_folder(path) as scratch:
+        temporary = scratch / path.name
         yield temporary
         # What was asked for comes last: who sees it finds what belongs to it in place.
         written = [scratch / name for name in (*beside, path.name)]
@@ -61,9 +60,46 @@ def atomic_output(path: Path, beside: Sequence[str] = ()) -> Iterator[Path]:
         if written == [temporary] and temporary.is_file():
             temporary.replace(path)
         else:
-            _put_in_place(written, path.parent, scratch)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+            with never_half():
+                _put_in_place(written, path.parent, scratch)
+
+
+@contextmanager
+def scratch_folder(path: Path | None = None) -> Iterator[Path]:
+    """A folder for the block alone: beside `path`, with a hidden name like it, or wherever the system has such ones."""
+    made: list[Path] = []
+
+    def remove() -> None:
+        for folder in made:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    with undone_if_stopped(remove):
+        try:
+            with never_half():
+                prefix, place = ("repvgg.", None) if path is None else (f".{path.stem}.", path.parent)
+                made.append(Path(tempfile.mkdtemp(prefix=prefix, dir=place)))
+            yield made[0]
+        finally:
+            remove()
+
+
+@contextmanager
+def folders_for(path: Path) -> Iterator[None]:
+    """Makes the folders that `path` is to lie in, and takes back those it made if the block fails."""
+    missing = [folder for folder in path.parents if not folder.exists()]
+
+    def remove() -> None:
+        for folder in missing:
+            with suppress(OSError):
+                folder.rmdir()
+
+    with undone_if_stopped(remove):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield
+        except BaseException:
+            remove()
+            raise
 
 
 def _put_in_place(written: Sequence[Path], folder: Path, scratch: Path) -> None:

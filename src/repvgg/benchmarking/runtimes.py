@@ -1,6 +1,5 @@
 """Where networks run: one row a runtime, and how a network gets there."""
 
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from repvgg.base.errors import InputError, MissingDependencyError, UnknownNameError
+from repvgg.base.files import scratch_folder
 from repvgg.base.metadata import Metadata
 from repvgg.runners.runner import Runner
 from repvgg.targets import TARGETS, Settings
@@ -136,8 +136,8 @@ def load(runtime: Runtime, model: Any, *, stock: bool, size: int, threads: int) 
     from repvgg.runners import load_runner
 
     # Files may be mapped into memory while they run; on Linux they stay there when their folder goes.
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, f"network{TARGETS[runtime.target].suffix}")
+    with scratch_folder() as folder:
+        path = folder / f"network{TARGETS[runtime.target].suffix}"
         _write(runtime, model, path, stock=stock, size=size)
         return load_runner(path, threads=threads)
 

@@ -84,7 +84,7 @@ def start_keras() -> None:
                 f"Keras is set to run on '{error.name}', which is not installed: pip install {error.name}. Or choose "
                 f"another: KERAS_BACKEND is one of {', '.join(BACKENDS)}."
             ) from error
-        except BaseException:
+        except Exception:
             log.seek(0)
             os.write(terminal, log.read())
             raise

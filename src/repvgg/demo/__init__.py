@@ -1,7 +1,5 @@
 """The main job on real data that is already there: train, convert, verify, save, export, and run the export."""
 
-import shutil
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +13,7 @@ from rich.table import Table
 
 from repvgg.base.dependencies import require
 from repvgg.base.errors import VerificationError
-from repvgg.base.files import refuse_existing
+from repvgg.base.files import atomic_output, refuse_existing
 from repvgg.base.progress import working
 from repvgg.checkpoints.zoo import create_model
 from repvgg.conversion import reparameterize
@@ -64,16 +62,9 @@ def run(output: Path, *, epochs: int, seed: int, force: bool, out: Console) -> N
         # Asked for now, not after minutes of training.
         require(module, extra=extra, purpose="The demo")
     started = time.perf_counter()
-    output.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    try:
-        _fill(scratch, epochs=epochs, seed=seed, out=out)
-        if output.exists():
-            shutil.rmtree(output)
-        scratch.chmod(0o755)
-        scratch.rename(output)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    with atomic_output(output) as folder:
+        folder.mkdir()
+        _fill(folder, epochs=epochs, seed=seed, out=out)
     out.print(f"\nEverything is in [bold]{output}/[/] (start with README.md and demo.png).", soft_wrap=True)
     out.print(f"Try: repvgg predict {output}/digits.onnx {output}/examples --top 3", soft_wrap=True)
     out.print(f"{time.perf_counter() - started:.0f} s in all.")

@@ -11,6 +11,7 @@ from typing import Any
 import uvicorn
 
 from repvgg.base.errors import InputError
+from repvgg.base.stopping import left_to_others
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -77,8 +78,9 @@ def run(app: Any, opened: socket.socket, seconds: float, announce: Callable[[str
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         opened.listen()
-        announce(address_of(opened))
-        server.run(sockets=[opened])
+        with left_to_others():
+            announce(address_of(opened))
+            server.run(sockets=[opened])
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

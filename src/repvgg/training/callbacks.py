@@ -5,12 +5,12 @@ import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import keras
 import numpy as np
 
+from repvgg.base import stopping
 from repvgg.base.errors import InterruptedTrainingError, TrainingDivergedError
 from repvgg.training.compiled import ACCURACY, CROSS_ENTROPY
 from repvgg.training.state import Progress, read_variables, save_state, write_variables
@@ -28,6 +28,7 @@ class StateKeeper(keras.callbacks.Callback):
         progress: where the run is; kept current.
         save_steps: steps between checkpoints within an epoch.
         on_epoch: called with the row of figures of each epoch, before that epoch's checkpoint is written.
+        tell: is told what happens after a first Ctrl-C.
         asked_to_stop: where several processes train together: called with each step, it tells whether all of them stop
             after this one. A SIGTERM to any of them is its business then.
     """
@@ -40,6 +41,7 @@ class StateKeeper(keras.callbacks.Callback):
         steps_per_epoch: int,
         save_steps: int,
         on_epoch: Callable[[dict[str, float]], None],
+        tell: Callable[[str], None],
         asked_to_stop: Callable[[int], bool] | None = None,
     ) -> None:
         super().__init__()
@@ -49,7 +51,10 @@ class StateKeeper(keras.callbacks.Callback):
         self.steps_per_epoch = steps_per_epoch
         self.save_steps = save_steps
         self.on_epoch = on_epoch
+        self.tell = tell
         self._metrics: Mapping[str, np.ndarray] = {}
+        self._saved = progress.step
+        self._measuring = False
         self._stop: int | None = None
 
     def restore(self, trainer: Any, tensors: Mapping[str, np.ndarray]) -> None:
@@ -82,7 +87,11 @@ class StateKeeper(keras.callbacks.Callback):
             self.save()
         self._stop_if_asked()
 
+    def on_test_begin(self, logs: Logs | None = None) -> None:  # noqa: ARG002
+        self._measuring = True
+
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        self._measuring = False
         row = {"epoch": float(epoch + 1)}
         # The validation loss also averages over what fills up the batches; the cross entropy does not.
         row |= {_plain_name(name): float(value) for name, value in (logs or {}).items() if name != "val_loss"}
@@ -105,34 +114,32 @@ class StateKeeper(keras.callbacks.Callback):
             if name.startswith("model/") and array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise TrainingDivergedError(self.progress.step, math.nan)
         save_state(self.folder, tensors, self.progress)
+        self._saved = self.progress.step
 
     @contextmanager
     def stopping_on_signals(self) -> Iterator[None]:
         """Inside, Ctrl-C and SIGTERM let the step end, save and then stop; a second one stops at once."""
-        asked = False
-
-        def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-            nonlocal asked
-            if asked:
-                raise KeyboardInterrupt
-            asked = True
-            if self.asked_to_stop is None:
-                self._stop = number
-            else:
-                signal.raise_signal(signal.SIGTERM)
-
-        numbers = [signal.SIGINT] if self.asked_to_stop is not None else [signal.SIGINT, signal.SIGTERM]
-        try:
-            before = {number: signal.signal(number, handle) for number in numbers}
-        except ValueError:
-            # Not the main thread, which alone may set handlers; whoever runs us there stops us in their own way.
+        # Where several processes train together, JAX itself waits for a SIGTERM.
+        numbers = stopping.NUMBERS if self.asked_to_stop is None else (signal.SIGINT,)
+        with stopping.asked_first(self._ask, numbers):
             yield
-            return
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+
+    def _ask(self, number: int) -> bool:
+        """Has the run stop; False if nothing would be lost if it ended now."""
+        if self.asked_to_stop is not None:
+            signal.raise_signal(signal.SIGTERM)
+            return True
+        self._stop = number
+        if self.progress.step == self._saved:
+            return False
+        if self._measuring:
+            self.tell(
+                f"Stopping when this epoch is measured and saved. Ctrl-C again stops at once, and --resume then goes "
+                f"on from step {self._saved}."
+            )
+        else:
+            self.tell("Stopping after this step, when its state is saved. Ctrl-C again stops at once.")
+        return True
 
 
 class BestKeeper(keras.callbacks.Callback):

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from repvgg.base.errors import InputError, LostProcessError
+from repvgg.base.stopping import undone_if_stopped
 from repvgg.training.cluster import Cluster
 
 MEETING_SECONDS = 300
@@ -235,6 +236,7 @@ def _last_words(message: str) -> Iterator[Callable[[], None]]:
         child.communicate(b"fine")
 
     try:
-        yield dismiss
+        with undone_if_stopped(dismiss):
+            yield dismiss
     finally:
         dismiss()

@@ -251,6 +251,7 @@ def _fit(
         save_steps=save_steps,
         on_epoch=on_epoch,
         asked_to_stop=asked_to_stop if share.count > 1 else None,
+        tell=lambda words: console.print(words, soft_wrap=True),
     )
     require_agreement({"the step to go on from": progress.step})
     if state is not None:

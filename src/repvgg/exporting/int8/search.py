@@ -1,6 +1,5 @@
 """From a float network to an INT8 artifact that is good enough, or an account of what was tried."""
 
-import tempfile
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from repvgg.base.errors import AccuracyError, InputError
+from repvgg.base.files import scratch_folder
 from repvgg.base.metadata import Metadata
 from repvgg.base.processor import PORTABLE
 from repvgg.exporting.int8.report import Attempt, Int8Report
@@ -78,10 +78,8 @@ def find_int8(
         if lacking:
             raise InputError(f"Scheme '{name}' cannot be used for '{target_name}': {lacking}.")
     settings = replace(settings or Settings(), precision="float32")
-    with tempfile.TemporaryDirectory() as folder:
-        trial = _Trial(
-            model, target_name, target, images, metadata, settings, evaluation, max_drop, processor, Path(folder)
-        )
+    with scratch_folder() as folder:
+        trial = _Trial(model, target_name, target, images, metadata, settings, evaluation, max_drop, processor, folder)
         if any(trial.is_enough(trial.attempt(name, one)) for name, one in first.items()):
             return trial.found()
         if not alone and _climb(trial):

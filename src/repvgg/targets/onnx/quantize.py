@@ -1,6 +1,5 @@
 """ONNX with quantize and dequantize nodes (QDQ), by ONNX Runtime's own quantizer."""
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from repvgg.base.dependencies import require
+from repvgg.base.files import scratch_folder
 from repvgg.base.metadata import Metadata, Preprocessing
 from repvgg.base.processor import LEVELS
 from repvgg.quantization.schemes import Scheme
@@ -31,8 +31,8 @@ def quantize(model: Any, images: np.ndarray, scheme: Scheme, float_layers: Seque
     shapes = require("onnxruntime.quantization.shape_inference", extra="onnx", purpose="INT8 for ONNX Runtime")
     methods = ort.CalibrationMethod
     size = settings.batch or model.inputs[0].shape[0] or BATCH
-    with tempfile.TemporaryDirectory() as folder, quiet():
-        source, prepared, quantized = (Path(folder, f"{name}.onnx") for name in ("float", "prepared", "int8"))
+    with scratch_folder() as folder, quiet():
+        source, prepared, quantized = (folder / f"{name}.onnx" for name in ("float", "prepared", "int8"))
         float_onnx.write(model, source, Metadata(), settings)
         shapes.quant_pre_process(source, prepared, skip_optimization=True, skip_symbolic_shape=True)
         graph = onnx.load(prepared).graph
