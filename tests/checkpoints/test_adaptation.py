@@ -21,6 +21,7 @@ from repvgg.models.model import RepVGG
 from repvgg.models.recover import recover
 from repvgg.models.saving import load_model, save_model
 from repvgg.models.variants import find_variant, get_variant
+from sampling import sampled
 
 REFERENCE = Path(__file__).parents[1] / "golden" / "reference"
 
@@ -69,7 +70,7 @@ def reference_logits(tensors: dict[str, Array], images: Array, case: str) -> Arr
 
 
 @pytest.mark.backends
-@every_case
+@pytest.mark.parametrize("case", sampled(CASES, ["both", "epsilon"]))
 def test_the_network_that_the_checkpoint_was_of(case: str, tmp_path: Path) -> None:
     source = REFERENCE / "official_train.pth"
     tensors = {name: np.array(tensor) for name, tensor in read_tensors(source).tensors.items()}

@@ -1,5 +1,6 @@
 """State dicts with more around a RepVGG: prefixes of all names, other parts beside it, inserted normalizations."""
 
+import itertools
 import logging
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from repvgg.checkpoints.parts import find_part
 from repvgg.checkpoints.tensor_files import read_tensors
 from repvgg.checkpoints.torch_format.writer import write_torch
 from repvgg.models.metadata import get_metadata
+from sampling import sampled
 
 REFERENCE = Path(__file__).parents[1] / "golden" / "reference"
 LIMIT = 1e-6
@@ -37,6 +39,7 @@ def assert_is_the_network(model: Any, file: str = "official_train") -> None:
     assert relative_error(expected["logits"], infer(model, expected["images_nhwc"])) < LIMIT
 
 
+PREFIXES = ["model.", "net.", "backbone.", "timm_model.", "module.model.encoder."]
 NECK: dict[str, Array] = {
     "neck.lateral.weight": np.ones((4, 4), np.float32),
     "neck.lateral.bias": np.ones(4, np.float32),
@@ -44,8 +47,13 @@ NECK: dict[str, Array] = {
 HEAD: dict[str, Array] = {"bbox_head.weight": np.ones(3, np.float32)}
 
 
-@pytest.mark.parametrize("file", ["official_train.pth", "timm_train.safetensors"])
-@pytest.mark.parametrize("prefix", ["model.", "net.", "backbone.", "timm_model.", "module.model.encoder."])
+@pytest.mark.parametrize(
+    ("file", "prefix"),
+    sampled(
+        itertools.product(["official_train.pth", "timm_train.safetensors"], PREFIXES),
+        [("official_train.pth", "model."), ("timm_train.safetensors", "module.model.encoder.")],
+    ),
+)
 def test_what_all_names_begin_with_goes_off(prefix: str, file: str, tmp_path: Path) -> None:
     path = write(prefixed(tensors_of(file), prefix), tmp_path / "file.pth")
     assert_is_the_network(load_checkpoint(path), file.partition(".")[0])

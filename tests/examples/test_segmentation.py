@@ -15,6 +15,7 @@ from PIL import Image
 
 import repvgg
 from helpers import infer, random_images, relative_error, trained_like
+from sampling import FULL
 
 pytest.importorskip("onnxruntime")
 jaccard_score = pytest.importorskip("sklearn.metrics").jaccard_score
@@ -129,6 +130,7 @@ def test_networks_fold_and_do_not_depend_on_the_size(name: str, example: Any) ->
     assert other.output_shape == (None, 64, 33, 11)
 
 
+@FULL
 def test_a_run_goes_on_and_leaves_what_it_proved(
     example: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ from helpers import infer, random_images, relative_error
 from repvgg.exporting import export
 from repvgg.targets import TARGETS
 from repvgg.targets.int8 import INT8_TARGETS
+from sampling import sampled
 from serving import (
     CLASSES,
     EXAMPLES,
@@ -39,6 +40,9 @@ CASES = [
     # to start.
     if (target in INT8_TARGETS if form == "int8" else (target, form) != ("savedmodel", "normalized to logits"))
 ]
+
+QUICK = [(target, form) for target, form in CASES if target == "onnx" or form == "int8"]
+"""Each form in one runtime, and each runtime once."""
 
 
 def run_example(target: str, *arguments: object) -> list[Classes]:
@@ -99,7 +103,7 @@ def test_examples_stand_alone_and_share_what_is_the_same() -> None:
     assert {name: len(texts) for name, texts in shared.items()} == dict.fromkeys(shared, 1)
 
 
-@pytest.mark.parametrize(("target", "form"), CASES)
+@pytest.mark.parametrize(("target", "form"), sampled(CASES, QUICK))
 def test_example_says_what_predict_says(
     target: str, form: str, network: Any, artifacts: Any, pictures: list[Path]
 ) -> None:
@@ -122,7 +126,7 @@ def test_opencv(fixed: Path, network: Any, pictures: list[Path]) -> None:
     assert_same(run_script("opencv_dnn.py", fixed, *pictures), expected(network, pictures))
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", sampled(NETWORKS, ["grouped", "fixed size"]))
 def test_opencv_reads_fixed_sizes_exactly_and_no_open_ones(name: str, tmp_path: Path) -> None:
     """As docs/serving.md says; when OpenCV reads open sizes one day, it may say so."""
     cv2 = pytest.importorskip("cv2")

@@ -20,6 +20,7 @@ from repvgg.models.saving import load_model, save_model
 from repvgg.quantization.qat import prepare_qat
 from repvgg.runners import load_runner
 from repvgg.verification import verify
+from sampling import sampled
 
 POLICIES = ["mixed_bfloat16", "mixed_float16", "bfloat16", "float16"]
 LIMIT = 1e-6
@@ -32,7 +33,7 @@ def assert_in_float32(model: Any) -> None:
 
 
 @pytest.mark.backends
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", sampled(POLICIES, ["mixed_bfloat16", "float16"]))
 def test_converted_in_float32(policy: str, tmp_path: Path) -> None:
     model = trained_like(small_network(dtype=policy))
     set_metadata(model, class_names=tuple("abcde"))

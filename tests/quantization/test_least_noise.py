@@ -61,7 +61,7 @@ def test_the_slope_and_the_minimum(name: str, per_channel: bool, monkeypatch: py
         assert noise((place + found.x) / 2)[0] <= (noise(place)[0] + found.fun) / 2 + 1e-9
 
 
-@pytest.mark.parametrize("name", list(NETWORKS))
+@pytest.mark.parametrize("name", sampled(NETWORKS, ["grouped"]))
 def test_importance_is_what_noise_does(name: str) -> None:
     """Noise of known power in one layer, and what arrives at the answers."""
     model = deployed(name)
@@ -104,7 +104,7 @@ def rounded(model: Any, images: np.ndarray, per_channel: bool) -> np.ndarray:
     return to_numpy([tensor for _, tensor in Steps(coarse).run(images, call)][-1])
 
 
-@pytest.mark.parametrize("per_channel", [True, False])
+@pytest.mark.parametrize("per_channel", sampled([True, False], [True]))
 def test_rounding_makes_less_noise(per_channel: bool) -> None:
     """Than in a network whose channels are far apart: three bits; and no more than after balancing weights."""
     model = scale_channels(deployed("plain"))

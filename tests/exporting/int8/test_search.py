@@ -22,6 +22,7 @@ from repvgg.runners import load_runner
 from repvgg.targets import TARGETS, Settings
 from repvgg.targets.int8 import INT8_TARGETS
 from repvgg.targets.onnx import quantize as onnx_int8
+from sampling import FULL
 
 pytestmark = pytest.mark.processor
 
@@ -130,6 +131,7 @@ def test_agreement_counts_without_labels() -> None:
     assert report.to_dict()["criterion"] == "agreement"
 
 
+@FULL
 def test_sensitive_layers_stay_in_float32() -> None:
     found = find(network(), scheme="default-float-2", max_drop=100)
     convolutions = [node for node in found.artifact.graph.node if node.op_type in ("Conv", "Gemm")]
