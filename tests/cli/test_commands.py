@@ -130,10 +130,10 @@ def test_predict(run, folder: Path) -> None:  # type: ignore[no-untyped-def]
     )
     assert len(rows) == 9
     assert {row["class"] for row in rows} == {"ant", "bee", "cat"}
-    lines = run(
-        "predict", folder / "training.keras", folder / "images", "--format", "json", "--top", 1
-    ).output.splitlines()
-    from_keras = [json.loads(line)["classes"][0]["class"] for line in lines]
+    found = json.loads(
+        run("predict", folder / "training.keras", folder / "images", "--format", "json", "--top", 1).output
+    )
+    from_keras = [row["classes"][0]["class"] for row in found]
     assert from_keras == [row["class"] for row in rows if row["rank"] == "1"]
 
 
@@ -146,6 +146,9 @@ def test_predict_writes_files(run, folder: Path, tmp_path: Path) -> None:  # typ
     assert table.read_text() == printed
     assert run("predict", folder / "model.onnx", folder / "images", "--output", lines, "--top", 1).status == 0
     assert [len(json.loads(line)["classes"]) for line in lines.read_text().splitlines()] == [1, 1, 1]
+    array = tmp_path / "found.json"
+    assert run("predict", folder / "model.onnx", folder / "images", "--output", array, "--top", 1).status == 0
+    assert json.loads(array.read_text()) == [json.loads(line) for line in lines.read_text().splitlines()]
     assert run("predict", folder / "model.onnx", folder / "images", "--output", table).status == 2
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.png").write_text("no image")
@@ -153,11 +156,11 @@ def test_predict_writes_files(run, folder: Path, tmp_path: Path) -> None:  # typ
         "predict", folder / "model.onnx", tmp_path / "bad", folder / "images", "--strict", "--output", "x.csv"
     )
     assert stopped.status == 2
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad", "found.csv", "found.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad", "found.csv", "found.json", "found.jsonl"]
 
 
 def test_predict_leaves_out_what_is_no_image(run, folder: Path) -> None:  # type: ignore[no-untyped-def]
-    result = run("predict", folder / "model.onnx", folder / "text.jpg", folder / "images", "--format", "json")
+    result = run("predict", folder / "model.onnx", folder / "text.jpg", folder / "images", "--format", "jsonl")
     assert result.status == 1
     assert [Path(json.loads(line)["image"]).name for line in result.output.splitlines()] == [
         "blue.png",
@@ -181,7 +184,7 @@ def test_table_columns_are_stable(run, folder: Path) -> None:  # type: ignore[no
 def test_checkpoints_run_wherever_a_network_is_named(run, folder: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     """Same answers; a checkpoint knows no class names, so classes have numbers."""
     repvgg.save_checkpoint(repvgg.load_model(folder / "deploy.keras"), tmp_path / "deploy.safetensors")
-    arguments = (folder / "images", "--format", "json", "--top", 1)
+    arguments = (folder / "images", "--format", "jsonl", "--top", 1)
     # A checkpoint carries no preprocessing: ImageNet's, which a network of any image size takes.
     found = json.loads(run("predict", tmp_path / "deploy.safetensors", *arguments).output.splitlines()[0])
     assert found["classes"][0]["class"] in ("0", "1", "2")

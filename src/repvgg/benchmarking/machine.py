@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 
+from repvgg.base.words import counted
 from repvgg.benchmarking.figures import Spread
 
 _CPUINFO = Path("/proc/cpuinfo")
@@ -54,7 +55,7 @@ class Machine:
     def __str__(self) -> str:
         sets = f" ({', '.join(self.instructions)})" if self.instructions else ""
         switches = "".join(f", {name}={value}" for name, value in self.switches.items())
-        return f"{self.processor}{sets}, {self.cores} cores{switches}"
+        return f"{self.processor}{sets}, {counted(self.cores, 'core')}{switches}"
 
 
 def this_machine() -> Machine:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from repvgg.base.files import atomic_output, refuse_existing
+from repvgg.base.words import counted
 from repvgg.benchmarking.figures import Figures
 from repvgg.benchmarking.report import BenchmarkReport, Row
 
@@ -58,11 +59,10 @@ def draw_benchmark(report: BenchmarkReport, path: Path, *, force: bool = False) 
 
 
 def _title(report: BenchmarkReport) -> str:
-    images = "1 image" if report.batch == 1 else f"{report.batch} images"
-    threads = "1 thread" if report.threads == 1 else f"{report.threads} threads"
     sizes = sorted({network.size for network in report.networks()})
     pixels = f"{sizes[0][0]} x {sizes[0][1]} px, " if len(sizes) == 1 else ""
-    return f"{report.machine}\n{pixels}{images} at once, {threads}; medians of {report.rounds} rounds.\n{report.load}"
+    setting = f"{pixels}{counted(report.batch, 'image')} at once, {counted(report.threads, 'thread')}"
+    return f"{report.machine}\n{setting}; medians of {counted(report.rounds, 'round')}.\n{report.load}"
 
 
 def _draw_curves(axes: Any, points: Sequence[Point], colors: dict[str | None, str]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import psutil
 
 from repvgg.base.errors import InputError
+from repvgg.base.words import counted
 from repvgg.benchmarking.machine import available_cores
 from repvgg.benchmarking.networks import DEFAULT, Entry, Network, NetworkFile, find_entries
 from repvgg.benchmarking.runtimes import FLOAT, RUNTIMES, Runtime, get_runtimes
@@ -69,7 +70,7 @@ def checked_request(
             raise InputError(f"`{name}` must be at least 1. Received: {value}.")
     cores = available_cores()
     if threads is not None and threads > cores:
-        raise InputError(f"`threads` (={threads}) is more than the {cores} cores this process may use.")
+        raise InputError(f"`threads` (={threads}) is more than the {counted(cores, 'core')} this process may use.")
     if size is not None and size < 32:
         raise InputError(f"`size` (={size}) is below 32 pixels, which the stages of these networks halve five times.")
     names = list(runtimes or FLOAT)

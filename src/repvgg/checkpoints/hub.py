@@ -60,7 +60,7 @@ def fetch(
     if variant_name not in PRETRAINED:
         raise InputError(
             f"There are no pretrained weights of {variant_name} on the hub. There are of: {', '.join(PRETRAINED)}. "
-            "A file of your own can be given instead: create_model(..., weights=path)."
+            "A file of your own can be given instead."
         )
     constants = _library("huggingface_hub.constants")
     options: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir}

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from repvgg.base.errors import CheckpointError
+from repvgg.base.words import counted
 from repvgg.checkpoints.dialects import DIALECTS, detect_dialect
 from repvgg.checkpoints.dialects.dialect import Dialect
 from repvgg.checkpoints.dialects.mmpretrain import MMPRETRAIN
@@ -132,7 +133,9 @@ def _advice(names: Collection[str], known: Mapping[str, set[str]]) -> str:
         prefix = spellings[-1]
         part = _part(names, prefix)
         rest = f", and leaves {listed(part.left)}" if part.left else ""
-        offers.append(f"prefix='{shown(prefix)}' (--prefix {shown(prefix)}) takes {len(part.names)} tensors{rest}")
+        offers.append(
+            f"prefix='{shown(prefix)}' (--prefix {shown(prefix)}) takes {counted(len(part.names), 'tensor')}{rest}"
+        )
     return f"{'; '.join(offers)}." if offers else "None is in it under any other prefix."
 
 

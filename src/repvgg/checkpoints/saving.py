@@ -76,8 +76,8 @@ def state_dict(model: Any, dialect: str = "official", epsilon: float | None = No
     if recovered.form == "training" and recovered.architecture.block not in target.blocks:
         raise InputError(
             f"'{model.name}' consists of {recovered.architecture.block}s, whose training form PyTorch's RepVGG lacks. "
-            "Save it as .keras with repvgg.save_model, or convert it with repvgg.reparameterize first: the deploy form "
-            "is the same for all."
+            "Save it as .keras with repvgg.save_model, or convert it first with repvgg.reparameterize (--deploy): the "
+            "deploy form is the same for all."
         )
     slots = slots_of(recovered)
     # The table of shapes knows PyTorch's order; it asks for no tensor that the model does not have.
@@ -119,7 +119,7 @@ def _shifted(name: str, values: npt.NDArray[Any], added: float) -> npt.NDArray[A
     if not shifted.min() >= 0:
         raise InputError(
             f"'{name}' has variances down to {values.min():.1e}, which cannot make up for an epsilon that is larger by "
-            f"{-added:.1e}. Convert the model with repvgg.reparameterize: the deploy form has no epsilon."
+            f"{-added:.1e}. Convert the model with repvgg.reparameterize (--deploy): the deploy form has no epsilon."
         )
     return shifted.astype(values.dtype)
 

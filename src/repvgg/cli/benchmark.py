@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from repvgg.base.words import counted
 from repvgg.cli.terminal import FORCE_HELP
 
 if TYPE_CHECKING:
@@ -89,8 +90,7 @@ def print_benchmark(out: "Console", report: "BenchmarkReport") -> None:
     """Two tables: what the networks are, and how fast they were; then what the figures belong to."""
     for table in (_networks_table(report), _speed_table(report)):
         out.print(table)
-    threads = "1 thread" if report.threads == 1 else f"{report.threads} threads"
-    out.print(f"{report.machine}; {threads}.", soft_wrap=True, markup=False)
+    out.print(f"{report.machine}; {counted(report.threads, 'thread')}.", soft_wrap=True, markup=False)
     out.print(str(report.load), soft_wrap=True, style="yellow" if report.load.heavy else "")
     missing = [row for row in report.rows if row.missing is not None]
     for row in missing:
@@ -123,13 +123,13 @@ def _speed_table(report: "BenchmarkReport") -> "Table":
     from rich.markup import escape
     from rich.table import Table
 
-    images = "1 image" if report.batch == 1 else f"{report.batch} images"
     table = Table(
         "network",
         "runtime",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
-        title=f"{images} at once, medians of {report.rounds} rounds (and where half of the calls were)",
+        title=f"{counted(report.batch, 'image')} at once, medians of {counted(report.rounds, 'round')} "
+        "(and where half of the calls were)",
         title_justify="left",
     )
     for heading in ("images/s", "ms per image", "", "times first"):

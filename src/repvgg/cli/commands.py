@@ -25,7 +25,9 @@ from repvgg.cli import (
     tune,
     verify,
 )
+from repvgg.cli.recipes import tell_defaults
 from repvgg.cli.terminal import check_backend_name, error_console
+from repvgg.cli.wording import paragraphs, spoken
 
 app = typer.Typer(
     name="repvgg",
@@ -34,21 +36,25 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("list")(list_variants.command)
-app.command("inspect")(inspect.command)
-app.command("demo")(demo.command)
-app.command("shard")(shard.command)
-app.command("train")(train.command)
-app.command("evaluate")(evaluate.command)
-app.command("predict")(predict.command)
-app.command("serve")(serve.command)
-app.command("benchmark")(benchmark.command)
-app.command("fetch")(fetch.command)
-app.command("convert")(convert.command)
-app.command("verify")(verify.command)
-app.command("export")(export.command)
-app.command("tune")(tune.command)
-app.command("report")(report.command)
+tell_defaults(train.command)
+for _name, _module in {
+    "list": list_variants,
+    "inspect": inspect,
+    "demo": demo,
+    "shard": shard,
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+    "serve": serve,
+    "benchmark": benchmark,
+    "fetch": fetch,
+    "convert": convert,
+    "verify": verify,
+    "export": export,
+    "tune": tune,
+    "report": report,
+}.items():
+    app.command(_name, help=paragraphs(_module.command))(spoken(_module.command))
 
 
 def _print_version(wanted: bool) -> None:

@@ -26,7 +26,9 @@ CONFUSIONS = 5
 
 def command(
     model: Annotated[Path, typer.Argument(help=NETWORK_HELP)],
-    data: Annotated[Path, typer.Argument(help="A folder with one sub-folder a class, or with val/ that is one.")],
+    data: Annotated[
+        Path, typer.Argument(help="A folder with one sub-folder a class, or with val/ that is one, or a .csv file.")
+    ],
     batch: Annotated[int, typer.Option(min=1, help="Images run at once.")] = 32,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     picture: Annotated[

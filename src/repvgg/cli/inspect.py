@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from repvgg.base.errors import InputError
+from repvgg.base.words import counted
 from repvgg.cli.artifact import describe_artifact, is_artifact
 from repvgg.cli.networks import CHECKPOINT_SUFFIXES
 
@@ -126,7 +127,8 @@ def _of_checkpoint(
         "dtype": ", ".join(found.dtypes),
         "wrapper": ".".join(found.wrapper) or "-",
         "prefix": found.prefix or "-",
-        "under other names": ", ".join(f"{name} ({count} tensors)" for name, count in found.left.items()) or "-",
+        "under other names": ", ".join(f"{name} ({counted(count, 'tensor')})" for name, count in found.left.items())
+        or "-",
         "other weights (--entry)": ", ".join(found.passed_over) or "-",
         "beside the weights": ", ".join(found.beside) or "-",
     }

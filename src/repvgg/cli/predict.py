@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from io import TextIOWrapper
+from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
 from repvgg.base.errors import FileError, InputError
+from repvgg.base.words import counted
 from repvgg.cli.networks import NETWORK_HELP, load_network
 from repvgg.cli.terminal import FORCE_HELP
 
@@ -28,9 +30,10 @@ class Format(StrEnum):
     table = "table"
     csv = "csv"
     json = "json"
+    jsonl = "jsonl"
 
 
-_ENDINGS = {".csv": Format.csv, ".json": Format.json, ".jsonl": Format.json}
+_ENDINGS = {".csv": Format.csv, ".json": Format.json, ".jsonl": Format.jsonl}
 
 
 def command(
@@ -40,10 +43,12 @@ def command(
     batch: Annotated[int, typer.Option(min=1, help="Images run at once.")] = 32,
     form: Annotated[
         Format | None,
-        typer.Option("--format", help="table, csv, or json (one object a line); the ending of --output if not given."),
+        typer.Option(
+            "--format", help="table, csv, json, or jsonl (an object a line); the ending of --output if not given."
+        ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Write CSV or JSON lines to this file, which appears when all is done.")
+        Path | None, typer.Option(help="Write .csv, .json or .jsonl to this file, which appears when all is done.")
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first file that is no image.")] = False,
     force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,
@@ -75,17 +80,17 @@ def command(
             error_console().print(f"Left out: {error}", soft_wrap=True, markup=False)
             advance(1)
 
-        write = _writer(chosen, stream, paths, runner.metadata.class_names or ())
-        for prediction in predict(runner, paths, top, batch, on_broken=None if strict else on_broken):
-            write(prediction)
-            # At once: a reader at the other end of a pipe, or a terminal, should not wait for a buffer to fill.
-            stream.flush()
-            done += 1
-            advance(1)
+        with _writing(chosen, stream, paths, runner.metadata.class_names or ()) as write:
+            for prediction in predict(runner, paths, top, batch, on_broken=None if strict else on_broken):
+                write(prediction)
+                # At once: a reader at the other end of a pipe, or a terminal, should not wait for a buffer to fill.
+                stream.flush()
+                done += 1
+                advance(1)
         if not done:
             raise FileError(f"None of the {len(paths)} files is a readable image. The first: {broken[0]}")
     if output is not None:
-        console().print(f"Written: {output} ({done} images)", soft_wrap=True, markup=False)
+        console().print(f"Written: {output} ({counted(done, 'image')})", soft_wrap=True, markup=False)
     if broken:
         error_console().print(f"{len(broken)} of {len(paths)} files could not be read and were left out.")
         raise typer.Exit(1)
@@ -96,11 +101,11 @@ def _format(form: Format | None, output: Path | None) -> Format:
         return form or Format.table
     by_ending = _ENDINGS.get(output.suffix)
     if form is Format.table:
-        raise InputError("A table is for the terminal. Write a file with --format csv or --format json.")
+        raise InputError("A table is for the terminal. Write a file with --format csv, json or jsonl.")
     if by_ending is None and form is None:
         raise InputError(
             f"The ending of '{output.name}' tells no format: '.csv', '.json' and '.jsonl' do. Choose one of them, or "
-            "pass --format csv or --format json."
+            "pass --format csv, json or jsonl."
         )
     if by_ending is not None and form not in (None, by_ending):
         raise InputError(
@@ -126,10 +131,18 @@ def _destination(output: Path | None) -> Iterator[TextIO]:
         yield stream
 
 
-def _writer(form: Format, stream: TextIO, paths: Sequence[Path], names: Sequence[str]) -> Write:
+@contextmanager
+def _writing(form: Format, stream: TextIO, paths: Sequence[Path], names: Sequence[str]) -> Iterator[Write]:
     if form is Format.csv:
-        return _csv_writer(stream)
-    return _json_writer(stream) if form is Format.json else _table_writer(stream, paths, names)
+        yield _csv_writer(stream)
+    elif form is Format.jsonl:
+        yield lambda prediction: _print(stream, _as_json(prediction) + "\n")
+    elif form is Format.json:
+        separators = chain(["[\n"], repeat(",\n"))
+        yield lambda prediction: _print(stream, next(separators) + _as_json(prediction))
+        stream.write("\n]\n")
+    else:
+        yield _table_writer(stream, paths, names)
 
 
 def _csv_writer(stream: TextIO) -> Write:
@@ -144,15 +157,16 @@ def _csv_writer(stream: TextIO) -> Write:
     return write
 
 
-def _json_writer(stream: TextIO) -> Write:
-    def write(prediction: "Prediction") -> None:
-        classes = [
-            {"class": name, "probability": round(probability, 6)}
-            for name, probability in zip(prediction.classes, prediction.probabilities, strict=True)
-        ]
-        stream.write(json.dumps({"image": str(prediction.path), "classes": classes}, ensure_ascii=False) + "\n")
+def _as_json(prediction: "Prediction") -> str:
+    classes = [
+        {"class": name, "probability": round(probability, 6)}
+        for name, probability in zip(prediction.classes, prediction.probabilities, strict=True)
+    ]
+    return json.dumps({"image": str(prediction.path), "classes": classes}, ensure_ascii=False)
 
-    return write
+
+def _print(stream: TextIO, text: str) -> None:
+    stream.write(text)
 
 
 def _table_writer(stream: TextIO, paths: Sequence[Path], names: Sequence[str]) -> Write:

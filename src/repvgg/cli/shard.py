@@ -5,11 +5,14 @@ from typing import Annotated
 
 import typer
 
+from repvgg.base.words import counted
 from repvgg.cli.terminal import FORCE_HELP
 
 
 def command(
-    data: Annotated[Path, typer.Argument(help="A folder with one sub-folder a class, or with train/ and val/.")],
+    data: Annotated[
+        Path, typer.Argument(help="A folder with one sub-folder a class, or with train/ and val/, or a .csv file.")
+    ],
     output: Annotated[Path, typer.Argument(help="The folder to write.")],
     shards: Annotated[int | None, typer.Option(min=1, help="Files for each of train and val.")] = None,
     shard_size: Annotated[int | None, typer.Option(min=1, help="Megabytes of a file, instead; 128 by default.")] = None,
@@ -54,5 +57,7 @@ def command(
             advance=advance,
         )
     for name, part in written.items():
-        files = "1 shard" if part.shards == 1 else f"{part.shards} shards"
-        out.print(f"Written: {name}, {part.images} images in {files} ({human_size(part.size)})", soft_wrap=True)
+        files = counted(part.shards, "shard")
+        out.print(
+            f"Written: {name}, {counted(part.images, 'image')} in {files} ({human_size(part.size)})", soft_wrap=True
+        )

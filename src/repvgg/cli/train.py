@@ -23,7 +23,9 @@ class Precision(StrEnum):
 
 
 def command(
-    data: Annotated[Path, typer.Argument(help="A folder with one sub-folder a class, or train/ and val/, or shards.")],
+    data: Annotated[
+        Path, typer.Argument(help="A folder with one sub-folder a class, or train/ and val/, a .csv file, or shards.")
+    ],
     model: Annotated[str, typer.Option(help="A network's name; `repvgg list` has them.")] = "RepVGG-A0",
     recipe: Annotated[
         str | None, typer.Option(help="quick (the default), finetune, paper, paper-heavy, plus, or qat (with --qat).")

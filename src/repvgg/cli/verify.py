@@ -37,7 +37,8 @@ def command(
         Path | None, typer.Argument(help="The network that should give the same answers; not with --logits.")
     ] = None,
     images: Annotated[
-        list[Path] | None, typer.Option(help="Image files or folders to compare on; probe inputs if not given.")
+        list[Path] | None,
+        typer.Option(metavar="<path>", help="Image files or folders to compare on; probe inputs if not given."),
     ] = None,
     logits: Annotated[
         Path | None,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from repvgg.base.errors import FileError, ImageError
+from repvgg.base.words import counted
 from repvgg.data.folder import LabelledImages
 from repvgg.data.images import check_image
 
@@ -51,7 +52,7 @@ class ScanReport:
     def summary(self) -> str:
         """A line for people, and one more for each of the first broken files."""
         others = len(self.images) - int(self.plain.sum())
-        text = f"{len(self.images)} images of {len(self.images.class_names)} classes"
+        text = f"{counted(len(self.images), 'image')} of {len(self.images.class_names)} classes"
         if others:
             text += f", {others} of them not plain JPEG and read by Pillow"
         return f"{text}. {_described(self.broken)}" if self.broken else f"{text}, all readable."
@@ -155,7 +156,7 @@ def _check(images: LabelledImages, report: ScanReport, *, strict: bool) -> None:
 
 
 def _described(broken: Sequence[BrokenImage]) -> str:
-    count = "1 image is" if len(broken) == 1 else f"{len(broken)} images are"
+    count = counted(len(broken), "image is", "images are")
     lines = [f"{count} broken and left out:", *(f"  {item.reason}" for item in broken[:SHOWN])]
     if len(broken) > SHOWN:
         lines.append(f"  and {len(broken) - SHOWN} more.")

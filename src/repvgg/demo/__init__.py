@@ -15,6 +15,7 @@ from repvgg.base.dependencies import require
 from repvgg.base.errors import VerificationError
 from repvgg.base.files import atomic_output, refuse_existing
 from repvgg.base.progress import working
+from repvgg.base.words import counted
 from repvgg.checkpoints.zoo import create_model
 from repvgg.conversion import reparameterize
 from repvgg.demo.digits import CLASS_NAMES, PREPROCESSING, Digits, load_digits, save_examples
@@ -75,14 +76,14 @@ def _fill(folder: Path, *, epochs: int, seed: int, out: Console) -> None:
     digits = load_digits()
     out.print(
         f"{len(digits.train_labels)} digits to train on, {len(digits.test_labels)} to test on; {VARIANT} at 32 px, "
-        f"{epochs} epochs, on {keras.backend.backend()}."
+        f"{counted(epochs, 'epoch')}, on {keras.backend.backend()}."
     )
     model = create_model(VARIANT, num_classes=10, input_shape=(32, 32, 3))
     set_metadata(
         model,
         class_names=CLASS_NAMES,
         preprocessing=PREPROCESSING,
-        source=f"repvgg demo: scikit-learn digits, {epochs} epochs, seed {seed}",
+        source=f"repvgg demo: scikit-learn digits, {counted(epochs, 'epoch')}, seed {seed}",
     )
     history = train(model, digits, epochs=epochs, seed=seed, out=out)
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from repvgg.base.words import counted
+
 
 @dataclass(frozen=True)
 class ClassRow:
@@ -97,7 +99,7 @@ class EvaluationReport:
         top5 = f", top-5 {self.top5:.2%}" if len(self.classes) > 5 else ""
         left_out = f", {len(self.broken)} left out as unreadable" if self.broken else ""
         return (
-            f"{self.network}: top-1 {self.top1:.2%}{top5} of {self.images} images in {len(self.classes)} "
+            f"{self.network}: top-1 {self.top1:.2%}{top5} of {counted(self.images, 'image')} in {len(self.classes)} "
             f"classes{left_out}."
         )
 

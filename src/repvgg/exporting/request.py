@@ -82,7 +82,7 @@ def _check_int8(target_name: str, int8: Mapping[str, Any]) -> None:
     get_int8_target(target_name)
     if "calibration" not in int8:
         raise InputError(
-            "INT8 needs to see images like those the network will get: calibration=..., --calibration FOLDER. "
+            "INT8 needs to see images like those the network will get: calibration=... (--calibration FOLDER). "
             "A few hundred of the training images will do."
         )
     processor = int8.get("processor", PORTABLE)

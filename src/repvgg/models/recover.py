@@ -139,7 +139,7 @@ def _adaptation(units: Mapping[str, Any], auxiliary: Mapping[str, Any]) -> Adapt
     if len(epsilons) > 1:
         raise InputError(
             f"The batch normalizations have different epsilons ({', '.join(map(str, sorted(epsilons)))}), and a RepVGG "
-            "has one. Convert the model with repvgg.reparameterize: the deploy form has none."
+            "has one. Convert the model with repvgg.reparameterize (--deploy): the deploy form has none."
         )
     changes = Adaptation().changed(stem_strides=stem_strides, epsilon=next(iter(epsilons), None))
     if not dilated:

@@ -8,6 +8,7 @@ import numpy as np
 
 from repvgg.base.errors import InputError
 from repvgg.base.metadata import Metadata, Preprocessing
+from repvgg.base.words import counted
 
 InputShape = tuple[int | None, int | None, int | None]
 
@@ -108,7 +109,9 @@ def as_input(runner: Runner, images: np.ndarray, dtype: type[np.generic]) -> np.
     """
     images = check_images(np.asarray(images), runner)
     if runner.batch_size is not None and len(images) != runner.batch_size:
-        raise InputError(f"'{runner.name}' takes batches of {runner.batch_size} images; these are {len(images)}.")
+        raise InputError(
+            f"'{runner.name}' takes batches of {counted(runner.batch_size, 'image')}; these are {len(images)}."
+        )
     if runner.takes_uint8 and images.dtype != np.uint8:
         raise InputError(f"'{runner.name}' takes pixels from 0 to 255 in uint8; these images are in {images.dtype}.")
     return images.astype(dtype, copy=False)

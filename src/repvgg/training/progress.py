@@ -9,6 +9,7 @@ import keras
 from rich.console import Console
 
 from repvgg.base.progress import Work, working
+from repvgg.base.words import counted
 from repvgg.pipeline import Share
 from repvgg.training.inputs import Inputs
 
@@ -67,12 +68,12 @@ def tell_inputs(console: Console, inputs: Inputs) -> None:
     """How many images and classes there are, and which files are left out."""
     names = inputs.training.class_names
     console.print(
-        f"{len(inputs.training)} images to train on, {len(inputs.validation)} to measure with, {len(names)} classes: "
-        f"{', '.join(names[:8])}{' ...' if len(names) > 8 else ''}",
+        f"{counted(len(inputs.training), 'image')} to train on, {len(inputs.validation)} to measure with, "
+        f"{len(names)} classes: {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}",
         soft_wrap=True,
     )
     if inputs.broken:
-        console.print(f"{len(inputs.broken)} files are left out:", style="yellow")
+        console.print(f"{counted(len(inputs.broken), 'file is', 'files are')} left out:", style="yellow")
         for path, reason in inputs.broken[:20]:
             console.print(f"  {path}: {reason}", soft_wrap=True, markup=False)
         if len(inputs.broken) > 20:
@@ -83,4 +84,4 @@ def devices_line(devices: int, share: Share) -> str:
     """What a step runs on."""
     if share.count > 1:
         return f"process {share.index + 1} of {share.count}, {devices} devices in all"
-    return f"{devices} devices" if devices > 1 else "1 device"
+    return counted(devices, "device")

@@ -15,6 +15,7 @@ from repvgg.base.errors import InputError
 from repvgg.base.metadata import Preprocessing
 from repvgg.base.progress import working
 from repvgg.base.run_folder import BEST, CHECKPOINTS, LAST, TENSORBOARD, RunFolder
+from repvgg.base.words import counted
 from repvgg.checkpoints.zoo import create_model
 from repvgg.models.metadata import get_metadata, set_metadata
 from repvgg.models.saving import load_model, save_model
@@ -169,11 +170,12 @@ def train(
             network,
             class_names=inputs.training.class_names,
             preprocessing=views,
-            source=f"repvgg train: {data.resolve().name}, {chosen.epochs} epochs, seed {seed}",
+            source=f"repvgg train: {data.resolve().name}, {counted(chosen.epochs, 'epoch')}, seed {seed}",
         )
+        steps = counted(steps_per_epoch(inputs.training, chosen.batch_size), "step")
         console.print(
-            f"{label} at {crops.crop} px on {keras.backend.backend()}, {devices_line(devices, share)}: {chosen.epochs} "
-            f"epochs of {steps_per_epoch(inputs.training, chosen.batch_size)} steps, batch {chosen.batch_size}, "
+            f"{label} at {crops.crop} px on {keras.backend.backend()}, {devices_line(devices, share)}: "
+            f"{counted(chosen.epochs, 'epoch')} of {steps}, batch {chosen.batch_size}, "
             f"learning rate up to {chosen.peak_rate:.3g}. Everything goes to {folder.path}/",
             soft_wrap=True,
         )
@@ -196,7 +198,7 @@ def train(
         return TrainingResult(network, None, progress.history, folder.path, None)
     console.print(
         f"Converting the best network, of epoch {progress.best_epoch or 0}, and comparing both forms on "
-        f"{len(inputs.validation)} validation images ...",
+        f"{counted(len(inputs.validation), 'validation image')} ...",
         soft_wrap=True,
     )
     # On one device again, wherever it was trained.

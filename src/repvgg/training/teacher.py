@@ -27,7 +27,7 @@ def teacher_for(teacher: Any, recipe: Recipe) -> Runner | None:
     if (teacher is None) != (recipe.distill == 0):
         raise InputError(
             f"A share of {recipe.distill:g} of the targets is to come from a teacher, and there is none. Name one "
-            "(--teacher), or learn from labels alone (--distill 0)."
+            "(`teacher`), or learn from labels alone: distill=0."
             if teacher is None
             else "There is a teacher, and no share of the targets is to come from it. Say how much: distill=1 for all."
         )

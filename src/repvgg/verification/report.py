@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from repvgg.base.errors import FileError
+from repvgg.base.words import counted
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class VerificationReport:
         verdict = "agree" if self.passed else "differ"
         text = (
             f"{self.reference} and {self.candidate} {verdict}: relative error {self.max_relative_error:.2e} "
-            f"(limit {self.rtol:.0e}) on {self.images} images"
+            f"(limit {self.rtol:.0e}) on {counted(self.images, 'image')}"
         )
         worst = self.worst_block
         if not self.passed and worst is not None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from repvgg.base.words import counted
 from repvgg.exporting.int8.scores import Score
 from repvgg.quantization.schemes import Scheme
 
@@ -119,7 +120,7 @@ class Int8Report:
     def criterion(self) -> str:
         """What counts, as a clause."""
         if self.labelled:
-            return f"accuracy on {self.images} labelled images may drop by {self.max_drop:g} points"
+            return f"accuracy on {counted(self.images, 'labelled image')} may drop by {counted(self.max_drop, 'point')}"
         return (
             f"no labelled images were given, so up to {self.max_drop:g} % of the {self.images} calibration images may "
             "get another class than before"
