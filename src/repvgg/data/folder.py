@@ -1,4 +1,4 @@
-"""Labelled images in folders: one sub-folder a class."""
+"""Labelled images: folders with one sub-folder a class, or CSV files that list them."""
 
 import os
 import zlib
@@ -10,6 +10,7 @@ import numpy as np
 
 from repvgg.base.errors import FileError, InputError, UnknownNameError
 from repvgg.data.images import IMAGE_SUFFIXES
+from repvgg.data.listing import LISTING_SUFFIXES, is_listing, read_listing
 
 TRAINING_FOLDER = "train"
 VALIDATION_FOLDERS = ("val", "validation", "valid", "test")
@@ -44,7 +45,8 @@ class LabelledImages:
 def find_labelled_images(root: str | Path, class_names: Sequence[str] | None = None) -> LabelledImages:
     """The images under `root`, one sub-folder a class, each searched to any depth; sorted by name.
 
-    Names that begin with a dot are passed over, and so are files beside the class folders.
+    Names that begin with a dot are passed over, and so are files beside the class folders. `root` may be a CSV file of
+    paths and labels instead (`repvgg.data.listing`).
 
     Args:
         class_names: the classes of a model that exists already. Labels then count through these, folders may be
@@ -55,6 +57,8 @@ def find_labelled_images(root: str | Path, class_names: Sequence[str] | None = N
         UnknownNameError: if a folder is none of the `class_names`.
     """
     root = Path(root)
+    if is_listing(root):
+        return _listed_images(root, class_names)
     folders = _visible_folders(root)
     if class_names is None:
         _check_classes(root, folders)
@@ -85,15 +89,18 @@ def find_splits(root: str | Path, holdout: float = 0.2, seed: int = 0) -> tuple[
     """Images to train with and images to measure with; both count through the same classes.
 
     Where `root` has `train/` and one of `val/`, `validation/`, `valid/` and `test/` (the first of these that there is),
-    they are taken as they are. Otherwise the class folders stand in `root`, or in `root/train` if that is all there is,
-    and of each class the share `holdout` is held out. Which images these are depends on `seed` and on the class's own
-    files, so that a further class moves no image of another from one side to the other.
+    they are taken as they are; `train.csv` and `val.csv` likewise where there are no such folders. Otherwise the class
+    folders stand in `root`, or in `root/train` if that is all there is, or `root` is a CSV file, and of each class the
+    share `holdout` is held out. Which images these are depends on `seed` and on the class's own files, so that a
+    further class moves no image of another from one side to the other.
 
     Raises:
         InputError: if `holdout` is no share, or a class has too few images to be on either side.
         FileError: as `find_labelled_images`, and if the validation images have classes which the training images lack.
     """
     root = Path(root)
+    if is_listing(root):
+        return _held_out(root, find_labelled_images(root), holdout, seed)
     folders = {folder.name: folder for folder in _visible_folders(root)}
     training = folders.get(TRAINING_FOLDER)
     if training is not None and _visible_folders(training):
@@ -102,7 +109,40 @@ def find_splits(root: str | Path, holdout: float = 0.2, seed: int = 0) -> tuple[
             return _given_splits(training, validation)
         if len(folders) == 1:
             root = training
+    elif is_listed(root) and (listing := listing_in(root, (TRAINING_FOLDER,))) is not None:
+        measured = listing_in(root, VALIDATION_FOLDERS)
+        if measured is None:
+            return _held_out(listing, find_labelled_images(listing), holdout, seed)
+        train = find_labelled_images(listing)
+        return train, find_labelled_images(measured, train.class_names)
     return _held_out(root, find_labelled_images(root), holdout, seed)
+
+
+def is_listed(root: Path) -> bool:
+    """Whether `find_splits` takes its images from a CSV file there, and not from class folders."""
+    if is_listing(root):
+        return True
+    folder = root / TRAINING_FOLDER
+    return not (folder.is_dir() and _visible_folders(folder)) and listing_in(root, (TRAINING_FOLDER,)) is not None
+
+
+def listing_in(root: Path, names: Sequence[str]) -> Path | None:
+    """The CSV file in `root` that is called as one of `names`, the first of them that there is."""
+    files = [root / f"{name}{ending}" for name in names for ending in LISTING_SUFFIXES]
+    return next((file for file in files if file.is_file()), None)
+
+
+def _listed_images(file: Path, class_names: Sequence[str] | None) -> LabelledImages:
+    listed = read_listing(file, class_names)
+    if len(listed.class_names) == 1:
+        raise FileError(
+            f"'{file}' has a single label, '{listed.class_names[0]}', and there is nothing to learn from one class."
+        )
+    places = {name: place for place, name in enumerate(listed.class_names)}
+    labels = np.array([places[label] for label in listed.labels], np.int32)
+    # In the order of the classes, as from folders.
+    order = np.argsort(labels, kind="stable")
+    return LabelledImages(tuple(listed.paths[index] for index in order), labels[order], listed.class_names)
 
 
 def _given_splits(training: Path, validation: Path) -> tuple[LabelledImages, LabelledImages]:
@@ -150,7 +190,10 @@ def _visible_folders(root: Path) -> list[Path]:
     if not root.exists():
         raise FileError(f"The folder '{root}' does not exist. Check the path.")
     if not root.is_dir():
-        raise FileError(f"'{root}' is a file, and a folder with one sub-folder a class was expected.")
+        raise FileError(
+            f"'{root}' is a file, and a folder with one sub-folder a class, or a .csv file of paths and labels, was "
+            "expected."
+        )
     return sorted(item for item in root.iterdir() if not item.name.startswith(".") and item.is_dir())
 
 

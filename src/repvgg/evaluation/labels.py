@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from repvgg.base.errors import FileError, InputError
-from repvgg.data.folder import VALIDATION_FOLDERS, LabelledImages, find_labelled_images
+from repvgg.data.folder import VALIDATION_FOLDERS, LabelledImages, find_labelled_images, listing_in
+from repvgg.data.listing import is_listing
 
 
 def labelled_for(
@@ -15,8 +16,8 @@ def labelled_for(
     """The images, with labels that count through `class_names`; as they are if the network carries no names.
 
     Args:
-        images: labelled images, or a folder of class folders; if it has a folder `val/` (or `validation/`, `valid/`,
-            `test/`) of class folders, that one is meant.
+        images: labelled images, a CSV file of paths and labels, or a folder of class folders; if it has a folder
+            `val/` (or `validation/`, `valid/`, `test/`) of class folders, or a `val.csv`, that one is meant.
         sorted_folders: the images' classes stand in the order of the network's outputs already, whatever their names.
 
     Raises:
@@ -26,7 +27,10 @@ def labelled_for(
     by_name = class_names is not None and not sorted_folders
     names = tuple(class_names or ())
     if not isinstance(images, LabelledImages):
-        root = _images_folder(Path(images))
+        root = _images_root(Path(images))
+        if by_name and is_listing(root):
+            # A label that is none of the classes is an error there, so none can be missing by a misspelt name.
+            return find_labelled_images(root, names)
         if by_name:
             # Every class has a folder, if only an empty one: a misspelt one would else pass for a class without images.
             folders = [item.name for item in root.iterdir() if item.is_dir() and not item.name.startswith(".")]
@@ -52,7 +56,9 @@ def require_as_many(network: str, outputs: int, images: LabelledImages) -> None:
         )
 
 
-def _images_folder(root: Path) -> Path:
+def _images_root(root: Path) -> Path:
+    if is_listing(root):
+        return root
     if not root.is_dir():
         raise FileError(f"The folder '{root}' of labelled images does not exist. Check the path.")
     for name in VALIDATION_FOLDERS:
@@ -60,7 +66,7 @@ def _images_folder(root: Path) -> Path:
         # A class may be called 'test'; its folder has images inside, and no class folders.
         if inside.is_dir() and any(item.is_dir() and not item.name.startswith(".") for item in inside.iterdir()):
             return inside
-    return root
+    return listing_in(root, VALIDATION_FOLDERS) or root
 
 
 def _require_same(expected: Sequence[str], found: Sequence[str], what: str) -> None:

@@ -9,6 +9,8 @@ import numpy as np
 from repvgg.base.errors import InputError
 from repvgg.base.metadata import Preprocessing
 from repvgg.data import find_images, read_batch
+from repvgg.data.folder import find_labelled_images
+from repvgg.data.listing import is_listing
 
 COUNT = 256
 """Enough for ranges to settle; a few more or less change no accuracy that can be told apart."""
@@ -22,9 +24,9 @@ def calibration_images(
     """At most `count` images for calibration, (N, H, W, C) in float32, prepared as the network wants them.
 
     Args:
-        source: a folder, best with one sub-folder a class; paths of images; or images that are prepared already: one
-            array (N, H, W, C), or an iterable of such arrays, of single images (H, W, C), or of tuples that begin with
-            either, as a data set gives them.
+        source: a folder, best with one sub-folder a class; a CSV file of paths and labels; paths of images; or images
+            that are prepared already: one array (N, H, W, C), or an iterable of such arrays, of single images
+            (H, W, C), or of tuples that begin with either, as a data set gives them.
         preprocessing: the network's own; only for files.
         seed: which images are chosen where there are more than `count`; an iterable is read from its beginning.
 
@@ -65,6 +67,10 @@ def choose_balanced(groups: Sequence[Sequence[Path]], count: int, seed: int) -> 
 
 
 def _chosen_files(root: Path, count: int, seed: int) -> list[Path]:
+    if is_listing(root):
+        listed = find_labelled_images(root)
+        by_class = [listed.subset(listed.labels == label).paths for label in range(len(listed.class_names))]
+        return choose_balanced(by_class, count, seed)
     files = find_images([root])
     groups: dict[str, list[Path]] = {}
     for file in files:

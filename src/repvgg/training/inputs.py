@@ -8,7 +8,7 @@ from typing import Any
 
 from repvgg.base.errors import InputError
 from repvgg.base.run_folder import DATA, RunFolder
-from repvgg.data.folder import find_splits
+from repvgg.data.folder import find_splits, is_listed
 from repvgg.data.scan import ScanReport, scan
 from repvgg.pipeline import FolderSource, RecordSource
 
@@ -41,7 +41,7 @@ def find_inputs(
     resumed: bool,
     scanning: Callable[[int], Callable[[int], None]],
 ) -> Inputs:
-    """The images under `data`: class folders, `train/` and `val/`, or shards.
+    """The images under `data`: class folders, `train/` and `val/`, CSV files, or shards.
 
     What was found is kept in the run's folder, and a run that goes on compares: another set of images would make it
     another run.
@@ -62,9 +62,13 @@ def find_inputs(
     splits = dict(zip(("train", "val"), find_splits(data, holdout, seed), strict=True))
     advance = scanning(sum(len(images) for images in splits.values()))
     reports = {name: scan(images, strict=strict, advance=advance) for name, images in splits.items()}
-    files = {name: _files(report, data) for name, report in reports.items()}
+    files = {name: _files(report, data if data.is_dir() else data.parent) for name, report in reports.items()}
     broken = tuple((str(file.path), file.reason) for report in reports.values() for file in report.broken)
-    _keep(folder, {"kind": "folders", "files": files, "broken": [list(row) for row in broken]}, resumed=resumed)
+    state = {"kind": "folders", "files": files, "broken": [list(row) for row in broken]}
+    if is_listed(data):
+        # Folders are labels; in a list a line may change and its file stay the same.
+        state["labels"] = {name: zlib.crc32(report.images.labels.tobytes()) for name, report in reports.items()}
+    _keep(folder, state, resumed=resumed)
     training, validation = (FolderSource(report.images, report.plain) for report in reports.values())
     return Inputs(training, validation, broken)
 
