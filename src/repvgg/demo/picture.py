@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from repvgg.base.drawing import STRONG, WARNING, draw_epochs
 from repvgg.base.files import atomic_output
 from repvgg.models.cost import Cost
 from repvgg.runners.classifier import softmax
 from repvgg.verification import VerificationReport
 from repvgg.verification.picture import draw_errors
 
-BLUE, ORANGE, GREEN, GREY, RED = "#2a7f9e", "#e08a2b", "#5a9e4b", "#bbbbbb", "#c8442f"
+ORANGE, GREEN = "#e08a2b", "#7fb86b"
 
 
 def draw_demo(
@@ -47,32 +48,28 @@ def draw_demo(
 
 
 def _learning_curve(axes: Any, history: Mapping[str, Sequence[float]]) -> None:
-    epochs = np.arange(1, len(history["loss"]) + 1)
-    axes.plot(epochs, 100 * np.asarray(history["accuracy"]), color=GREY, label="training images")
-    axes.plot(epochs, 100 * np.asarray(history["val_accuracy"]), color=BLUE, label="test images", linewidth=2)
+    shares = {"training images": history["accuracy"], "test images": history["val_accuracy"]}
+    draw_epochs(axes, {name: [100 * share for share in values] for name, values in shares.items()})
     axes.set_title(f"Accuracy: {100 * history['val_accuracy'][-1]:.2f} % on the test images", fontsize=10)
-    axes.set_xlabel("epoch")
     axes.set_ylabel("%")
     axes.set_ylim(0, 102)
-    axes.legend(loc="lower right", frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
 
 
 def _structures(axes: Any, cost: Cost) -> None:
     """Both forms side by side, a column a branch and a row a block."""
     rows = len(cost.blocks)
-    columns = {"3x3 + BN": (0.0, BLUE), "1x1 + BN": (1.0, ORANGE), "BN": (2.0, GREEN)}
+    columns = {"3x3 + BN": (0.0, STRONG), "1x1 + BN": (1.0, ORANGE), "BN": (2.0, GREEN)}
     for row, block in enumerate(cost.blocks):
         for name, (x, color) in columns.items():
             if name != "BN" or block.spec.shape.keeps_shape:
                 axes.barh(row, 0.9, left=x, height=0.72, color=color)
-        axes.barh(row, 0.9, left=4.2, height=0.72, color=BLUE)
+        axes.barh(row, 0.9, left=4.2, height=0.72, color=STRONG)
         label = f"{block.spec.in_channels} > {block.spec.filters}" + (" /2" if block.spec.strides == 2 else "")
         axes.text(3.1, row, label, fontsize=7, va="center", color="#444444")
     for name, (x, color) in columns.items():
         axes.text(x + 0.45, -0.8, name, ha="center", fontsize=8, color=color)
-    axes.text(4.65, -0.8, "3x3 + ReLU", ha="center", fontsize=8, color=BLUE)
+    axes.text(4.65, -0.8, "3x3 + ReLU", ha="center", fontsize=8, color=STRONG)
     axes.text(
         1.45, rows + 0.5, f"training form\n{cost.train_parameters:,} parameters", ha="center", va="top", fontsize=9
     )
@@ -106,5 +103,5 @@ def _predictions(
         text = f"{class_names[guesses[index]]}  {probabilities[index].max():.0%}"
         if not right:
             text += f"  (is {class_names[labels[index]]})"
-        axes.set_title(text, fontsize=8, color="#222222" if right else RED, pad=2)
+        axes.set_title(text, fontsize=8, color="#222222" if right else WARNING, pad=2)
         axes.set_axis_off()

@@ -6,11 +6,10 @@ from typing import Any
 import numpy as np
 from PIL import ImageOps
 
+from repvgg.base.drawing import DARK, PALE, STRONG, WARNING
 from repvgg.base.files import atomic_output, refuse_existing
 from repvgg.data import load_image
 from repvgg.evaluation.report import ClassRow, EvaluationReport
-
-BLUE, GREY, RED, DARK = "#2a7f9e", "#bbbbbb", "#c8442f", "#444444"
 
 LABELLED = 30
 """Classes that can be told apart by name beside the axes; of more, the worst are listed."""
@@ -72,7 +71,7 @@ def _confusion(axes: Any, report: EvaluationReport) -> None:
         axes.set_yticks(range(len(names)), [_short(name) for name in names], fontsize=size)
     if len(names) <= WRITTEN:
         for row, column in zip(*np.nonzero(counts), strict=True):
-            color = "white" if shares[row, column] > 0.15 else RED if row != column else DARK
+            color = "white" if shares[row, column] > 0.15 else WARNING if row != column else DARK
             axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=8, color=color)
 
 
@@ -81,12 +80,12 @@ def _reliability(axes: Any, below: Any, report: EvaluationReport) -> None:
     bins = [one for one in report.calibration if one.images]
     width = report.calibration[0].upper
     centres = [one.lower + width / 2 for one in bins]
-    axes.bar(centres, [one.accuracy for one in bins], 0.86 * width, color=BLUE, label="accuracy")
+    axes.bar(centres, [one.accuracy for one in bins], 0.86 * width, color=STRONG, label="accuracy")
     axes.vlines(
         centres,
         [one.confidence for one in bins],
         [one.accuracy for one in bins],
-        color=RED,
+        color=WARNING,
         linewidth=2.5,
         label="distance from the confidence",
     )
@@ -95,7 +94,7 @@ def _reliability(axes: Any, below: Any, report: EvaluationReport) -> None:
     axes.set_yticks(np.linspace(0, 1, 6))
     axes.legend(loc="upper left", frameon=False, fontsize=8)
     axes.set_title(f"Calibration: expected error {report.expected_calibration_error:.1%}", fontsize=10)
-    below.bar(centres, [100 * one.images / report.images for one in bins], 0.86 * width, color=GREY)
+    below.bar(centres, [100 * one.images / report.images for one in bins], 0.86 * width, color=PALE)
     below.set_xlim(0, 1)
     below.set_ylabel("% of images", fontsize=8)
     below.set_xlabel("confidence (largest probability)")
@@ -110,7 +109,7 @@ def _recall(axes: Any, report: EvaluationReport) -> None:
         rows = sorted(rows, key=lambda row: row.recall or 0.0)[:LABELLED]
         title += f" of the {LABELLED} worst of {len(report.classes)} classes"
     recalls = [100 * (row.recall or 0.0) for row in rows]
-    axes.barh(range(len(rows)), recalls, color=BLUE, height=0.7)
+    axes.barh(range(len(rows)), recalls, color=STRONG, height=0.7)
     for place, (row, recall) in enumerate(zip(rows, recalls, strict=True)):
         # Inside the bar where there is room, beside it where there is none.
         inside = recall > 35
@@ -122,8 +121,11 @@ def _recall(axes: Any, report: EvaluationReport) -> None:
             va="center",
             fontsize=7,
             color="white" if inside else DARK,
+            # The line behind it ends at the text.
+            bbox={"facecolor": STRONG if inside else "white", "edgecolor": "none", "pad": 0.8},
+            zorder=3,
         )
-    axes.axvline(100 * report.top1, color=DARK, linestyle="--", linewidth=1)
+    axes.axvline(100 * report.top1, color=DARK, linestyle="--", linewidth=1, zorder=2)
     axes.set_yticks(range(len(rows)), [_short(row.name) for row in rows], fontsize=7 if len(rows) > WRITTEN else 8)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(0, 100)
@@ -142,7 +144,9 @@ def _mistakes(figure: Any, report: EvaluationReport) -> None:
         mistake = shown[place]
         axes.imshow(np.asarray(ImageOps.fit(load_image(mistake.path), (THUMBNAIL, THUMBNAIL))))
         axes.set_title(
-            f"{_short(mistake.predicted)} {mistake.probability:.0%}\nis {_short(mistake.true)}", fontsize=8, color=RED
+            f"{_short(mistake.predicted)} {mistake.probability:.0%}\nis {_short(mistake.true)}",
+            fontsize=8,
+            color=WARNING,
         )
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from repvgg.base.drawing import WARNING, draw_epochs
 from repvgg.base.files import atomic_output
 from repvgg.reporting.facts import Mistake
 
-BLUE, GREY, RED = "#2a7f9e", "#999999", "#c8442f"
 MOST_NAMES = 30
 """Classes up to which the confusion matrix names them."""
 
@@ -38,7 +38,7 @@ def draw_training(
     parts: Any = figure.subfigures(2, 1, height_ratios=(1.7, 1)) if mistakes else [figure]
     curves, losses, matrix = parts[0].subplots(1, 3, width_ratios=(1, 1, 1.15))
     _curve(curves, history, "accuracy", "accuracy, %", 100)
-    _curve(losses, history, "cross_entropy", "cross entropy, nats", 1)
+    _curve(losses, history, "cross_entropy", "cross entropy, nats", 1, cut=True)
     _confusion(matrix, confusion, class_names)
     if mistakes:
         _mistakes(parts[1], mistakes)
@@ -46,18 +46,13 @@ def draw_training(
         figure.savefig(temporary, dpi=110, format="png")
 
 
-def _curve(axes: Any, history: Sequence[Mapping[str, float]], name: str, label: str, factor: float) -> None:
-    epochs = [row["epoch"] for row in history]
-    for prefix, legend, colour, width in (
-        ("", "training images, augmented", GREY, 1.2),
-        ("val_", "validation images", BLUE, 2),
-    ):
-        values = [factor * row[prefix + name] for row in history]
-        axes.plot(epochs, values, color=colour, label=legend, linewidth=width, marker="." if len(epochs) < 3 else None)
-    axes.set_xlabel("epoch")
-    axes.set_title(label, fontsize=10)
-    axes.legend(frameon=False, fontsize=8)
-    axes.grid(alpha=0.25)
+def _curve(
+    axes: Any, history: Sequence[Mapping[str, float]], name: str, title: str, factor: float, *, cut: bool = False
+) -> None:
+    legends = {"": "training images, augmented", "val_": "validation images"}
+    series = {legend: [factor * row[prefix + name] for row in history] for prefix, legend in legends.items()}
+    draw_epochs(axes, series, int(history[0]["epoch"]), cut=cut)
+    axes.set_title(title, fontsize=10)
 
 
 def _confusion(axes: Any, confusion: np.ndarray, names: Sequence[str]) -> None:
@@ -83,5 +78,5 @@ def _mistakes(figure: Any, mistakes: Sequence[Mistake]) -> None:
         figure.subplots(1, len(mistakes), squeeze=False)[0], mistakes, strict=True
     ):
         axes.imshow(image[..., 0] if image.shape[-1] == 1 else image[..., :3], cmap="gray", vmin=0, vmax=1)
-        axes.set_title(f"{true}\ntaken for {predicted}\n{probability:.0%}", fontsize=8, color=RED)
+        axes.set_title(f"{true}\ntaken for {predicted}\n{probability:.0%}", fontsize=8, color=WARNING)
         axes.set_axis_off()

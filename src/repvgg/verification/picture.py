@@ -5,10 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from repvgg.base.drawing import DARK, STRONG, WARNING
 from repvgg.base.files import atomic_output, refuse_existing
 from repvgg.verification.report import VerificationReport
-
-GOOD, BAD, LIMIT = "#2a7f9e", "#c8442f", "#444444"
 
 
 def draw_report(report: VerificationReport, path: Path, *, force: bool = False) -> None:
@@ -32,15 +31,15 @@ def draw_errors(axes: Any, report: VerificationReport) -> None:
     finite = np.where(np.isfinite(errors), errors, 1e3)
     # Zero has no place on a logarithmic scale; equal to the last bit is drawn at the left edge.
     drawn = np.maximum(finite, 1e-9)
-    colors = [GOOD if error <= report.rtol else BAD for error in errors]
+    colors = [STRONG if error <= report.rtol else WARNING for error in errors]
     axes.barh(range(len(names)), drawn, color=colors, height=0.7, left=0)
     axes.set_xscale("log")
     axes.set_xlim(1e-9, max(report.rtol, float(drawn.max())) * 10)
-    axes.axvline(report.rtol, color=LIMIT, linestyle="--", linewidth=1)
-    axes.text(report.rtol, -1.1, f"limit {report.rtol:.0e}", ha="center", fontsize=8, color=LIMIT)
+    axes.axvline(report.rtol, color=DARK, linestyle="--", linewidth=1)
+    axes.text(report.rtol, -1.1, f"limit {report.rtol:.0e}", ha="center", fontsize=8, color=DARK)
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.set_ylim(len(names) - 0.4, -0.7)
     axes.set_xlabel("relative error")
     verdict = "agree" if report.passed else "DIFFER"
-    axes.set_title(f"{report.reference} and {report.candidate} {verdict}", fontsize=10, pad=16)
+    axes.set_title(f"{report.reference} and {report.candidate} {verdict}", fontsize=10, pad=16, wrap=True)
     axes.spines[["top", "right"]].set_visible(False)

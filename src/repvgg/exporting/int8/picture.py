@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from repvgg.base.drawing import DARK, HATCH, PALE, STRONG
 from repvgg.base.files import atomic_output, refuse_existing
 from repvgg.quantization.sensitivity import LayerRow
-
-BEFORE, AFTER, DARK = "#bbbbbb", "#2a7f9e", "#444444"
 
 LOUDEST = 80.0
 """Decibels at which a bar ends: beyond them nothing is lost."""
@@ -32,21 +31,24 @@ def draw_layers(
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=11)
     ranges, own, network, agreement = figure.subplots(1, 4, sharey=True, width_ratios=(1.3, 1, 1, 1))
-    series = [(before, BEFORE, "as it came", -0.2)]
-    series += [(after, AFTER, "as it is quantized", 0.2)] if after else []
-    for rows, color, label, shift in series:
+    pale = {"color": PALE, "hatch": HATCH, "edgecolor": "#7a7a7a", "linewidth": 0.4}
+    series: list[tuple[Sequence[LayerRow], dict[str, Any], str, float]] = [(before, pale, "as it came", -0.2)]
+    series += [(after, {"color": STRONG}, "as it is quantized", 0.2)] if after else []
+    for rows, style, label, shift in series:
         places = np.arange(len(rows)) + shift
         smallest = np.array([max(row.smallest, 1e-9) for row in rows])
-        ranges.barh(places, [row.largest for row in rows] - smallest, 0.38, left=smallest, color=color, label=label)
+        ranges.barh(places, [row.largest for row in rows] - smallest, 0.38, left=smallest, label=label, **style)
         for axes, values in (
             (own, [row.output_sqnr for row in rows]),
             (network, [row.network_sqnr for row in rows]),
         ):
-            axes.barh(places, np.clip(values, 0, LOUDEST), 0.38, color=color)
+            axes.barh(places, np.clip(values, 0, LOUDEST), 0.38, **style)
         changed = [100 * (1 - row.agreement) for row in rows if row.agreement is not None]
         if len(changed) == len(rows):
-            agreement.barh(places, changed, 0.38, color=color)
+            agreement.barh(places, changed, 0.38, **style)
     ranges.set_xscale("log")
+    above = [row.smallest for rows, *_ in series for row in rows if row.smallest > 0]
+    ranges.set_xlim(min(above, default=1e-9) / 1.5)
     ranges.set_yticks(range(len(before)), [row.name for row in before], fontsize=8)
     ranges.set_ylim(len(before) - 0.4, -0.6)
     figure.legend(*ranges.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8, frameon=False)
