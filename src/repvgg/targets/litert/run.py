@@ -13,6 +13,7 @@ from repvgg.base.dependencies import require
 from repvgg.base.errors import FileError
 from repvgg.base.metadata import Metadata
 from repvgg.runners.runner import Runner, as_input
+from repvgg.targets.quiet import quiet_libraries
 
 METADATA_MEMBER = "repvgg.json"
 
@@ -47,7 +48,9 @@ class LiteRTRunner(Runner):
         litert = require("ai_edge_litert.interpreter", extra="litert", purpose="Running a .tflite file")
         metadata = _metadata(path)
         try:
-            interpreter = litert.Interpreter(model_path=str(path), num_threads=threads or os.cpu_count())
+            # It tells at each start that it has a fast path.
+            with quiet_libraries():
+                interpreter = litert.Interpreter(model_path=str(path), num_threads=threads or os.cpu_count())
         except Exception as error:
             raise FileError(f"LiteRT cannot load '{path}': {str(error).splitlines()[0]}") from error
         inputs = interpreter.get_input_details()
@@ -79,7 +82,8 @@ class LiteRTRunner(Runner):
     def _invoke(self, batch: np.ndarray) -> None:
         if self._ready != batch.shape:
             self._interpreter.resize_tensor_input(self._input["index"], batch.shape)
-            self._interpreter.allocate_tensors()
+            with quiet_libraries():
+                self._interpreter.allocate_tensors()
             self._ready = batch.shape
         self._interpreter.set_tensor(self._input["index"], batch)
         self._interpreter.invoke()
