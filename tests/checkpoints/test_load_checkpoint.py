@@ -49,6 +49,25 @@ def test_the_reference_implementations_answers(name: str) -> None:
         assert relative_error(main, infer(reparameterize(model), images)) < LIMIT
 
 
+def test_timms_features_only(tmp_path: Path) -> None:
+    """Its `FeatureListNet` joins the names of sequences and leaves the classifier out."""
+    source = REFERENCE / "timm_train.safetensors"
+    tensors = read_tensors(source).tensors
+    features = {
+        name.replace("stages.", "stages_", 1): np.asarray(value)
+        for name, value in tensors.items()
+        if not name.startswith("head.")
+    }
+    assert any(name.startswith("stages_3.") for name in features)
+    write_torch(features, tmp_path / "features.pth")
+    model = load_checkpoint(tmp_path / "features.pth")
+    whole = load_checkpoint(source)
+    kernels = [model.get_layer("stage4_block0"), whole.get_layer("stage4_block0")]
+    assert_same_values(*(values_of(layer) for layer in kernels))
+    assert len(model.output_shape) == 4
+    assert get_metadata(model).source == "features.pth (timm-features names, training form)"
+
+
 def test_what_the_model_says_about_itself() -> None:
     model = load_checkpoint(REFERENCE / "timm_train.safetensors")
     metadata = get_metadata(model)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import pytest
 from command_line import Run, runner
 from PIL import Image
@@ -261,6 +262,17 @@ def test_mistakes(run, folder: Path, monkeypatch: pytest.MonkeyPatch, arguments:
     assert message in " ".join(result.errors.replace("│", "").split())
     assert "Traceback" not in result.errors
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_a_segmentation_network_is_refused_by_what_it_gives(
+    run: Run, folder: Path, tmp_path: Path, command: str
+) -> None:
+    inputs = keras.Input((24, 32, 3))
+    keras.Model(inputs, keras.layers.Conv2D(5, 1)(inputs), name="maps").save(tmp_path / "maps.keras")
+    result = run(command, tmp_path / "maps.keras", folder / "images")
+    assert result.status == 2
+    assert "is not a classifier: its output has the shape (1, 24, 32, 5)" in result.sentence
 
 
 def test_version_and_help(run) -> None:  # type: ignore[no-untyped-def]

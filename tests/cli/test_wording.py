@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 from command_line import Run, runner
+from rich.table import Table
 
 from repvgg.base.words import counted
 from repvgg.cli import app
+from repvgg.cli.terminal import console
 from repvgg.cli.wording import in_options
 from repvgg.training.recipe import RECIPES
 
@@ -123,3 +125,20 @@ def test_tables_are_whole_in_a_pipe(name: str) -> None:
         check=True,
     )
     assert "…" not in finished.stdout
+
+
+def test_texts_in_tables_are_folded_on_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    out = console()
+    table = Table("file")
+    table.add_column("name", no_wrap=True)
+    table.add_column("error", justify="right", no_wrap=True)
+    path, name = "a/" + 30 * "b" + ".onnx", "stage3_block13_with_a_long_name"
+    table.add_row(path, name, "1.23e-07")
+    out.print(table)
+    printed = capsys.readouterr().out
+    assert "…" not in printed
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if "│" in line]
+    assert ["".join(column) for column in zip(*cells, strict=True)] == [path, name, "1.23e-07"]

@@ -248,7 +248,7 @@ def test_broken_files(data: Path) -> None:
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (lambda images: images, r"is no classifier: its output has the shape \(11, 224, 224, 3\)"),
+        (lambda images: images, r"is not a classifier: its output has the shape \(11, 224, 224, 3\)"),
         (lambda images: np.full((len(images), 3), np.nan), "not finite"),
     ],
 )

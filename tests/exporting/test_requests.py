@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
@@ -161,4 +162,13 @@ def test_command_refuses(
     status, _, errors = run(source / "model.keras", *arguments)
     assert status == 2
     assert message in " ".join(errors.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_int8_of_a_segmentation_network_is_refused_by_name(tmp_path: Path) -> None:
+    inputs = keras.Input((24, 32, 3))
+    model = keras.Model(inputs, keras.layers.Conv2D(5, 1)(inputs), name="maps")
+    images = np.zeros((2, 24, 32, 3), np.float32)
+    with pytest.raises(InputError, match=r"INT8 is for classifiers, .* 'maps' gives \(None, 24, 32, 5\)"):
+        repvgg.export(model, tmp_path / "maps.onnx", precision="int8", calibration=images)
     assert list(tmp_path.iterdir()) == []

@@ -188,7 +188,7 @@ def test_a_network_that_fails() -> None:
 def test_what_is_no_classifier_is_refused_at_the_start(file: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="3 outputs and 2 class names"):
         create_app({"colours": repvgg.load_runner(write_colours(tmp_path / "two.onnx", classes=("a", "b")))})
-    with pytest.raises(InputError, match="is no classifier"):
+    with pytest.raises(InputError, match="is not a classifier"):
         create_app({"maps": FunctionRunner(lambda images: images, "maps")})
     with pytest.raises(InputError, match="`megapixels` must be above 0"):
         Limits(megapixels=0)

@@ -49,6 +49,8 @@ def _print_layers(out: "Console", before: "Sequence[LayerRow]", after: "Sequence
 
     table = Table(
         box=SIMPLE,
+        padding=(0, 0, 0, 1),
+        pad_edge=False,
         title="Each layer alone in 8 bits, as it came > as it is quantized\n"
         "spread and outliers: largest over smallest and over median |weight| of the channels\n"
         "weights, output, logits: signal to quantization noise in dB",

@@ -25,10 +25,22 @@ FORCE_HELP = "Replace an output that exists."
 
 
 def console() -> "Console":
-    """For results. In a file or a pipe there is no edge to cut a table at, unless COLUMNS says so."""
+    """For results. In a file or a pipe there is no edge to cut a table at, unless COLUMNS says so; on a narrow terminal
+    texts in tables are folded, and never end in an ellipsis.
+    """
     from rich.console import Console
+    from rich.table import Table
 
-    out = Console(highlight=False)
+    class WholeTables(Console):
+        def print(self, *objects: Any, **options: Any) -> None:
+            for table in objects:
+                for column in table.columns if isinstance(table, Table) else ():
+                    # Numbers, on the right, keep their line as long as there is room.
+                    column.no_wrap = column.no_wrap and column.justify == "right"
+                    column.overflow = "fold"
+            super().print(*objects, **options)
+
+    out = WholeTables(highlight=False)
     if not out.is_terminal and "COLUMNS" not in os.environ:
         out.width = UNBOUNDED
     return out

@@ -43,6 +43,7 @@ def checked_request(
     target = TARGETS[target_name]
     if settings.precision == INT8:
         _check_int8(target_name, int8)
+        _check_classifier(model)
     else:
         _check_float(target_name, target, settings.precision, int8)
     _check_integer_io(target_name, settings, with_preprocessing=with_preprocessing)
@@ -89,6 +90,15 @@ def _check_int8(target_name: str, int8: Mapping[str, Any]) -> None:
     get_processor(processor)
     if "evaluation" in int8:
         require_faithful(target_name, processor)
+
+
+def _check_classifier(model: Any) -> None:
+    shapes = [tuple(output.shape) for output in model.outputs]
+    if [len(shape) for shape in shapes] != [2] and not isinstance(model.output, dict):
+        raise InputError(
+            f"INT8 is for classifiers, whose classes tell whether it is good enough, and '{model.name}' gives "
+            f"{' and '.join(map(str, shapes))}. Export it in float32 or float16."
+        )
 
 
 def _check_integer_io(target_name: str, settings: Settings, *, with_preprocessing: bool) -> None:

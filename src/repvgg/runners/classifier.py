@@ -12,13 +12,16 @@ def preprocessing_of(runner: Runner) -> Preprocessing:
     it takes one channel.
 
     Raises:
-        InputError: if that does not fit the shape the network takes.
+        InputError: if that does not fit the shape the network takes, or the network is not a classifier.
     """
     height, width, channels = runner.input_shape
     preprocessing = runner.metadata.preprocessing or Preprocessing.for_channels(channels or 3)
     expected = (height or preprocessing.crop, width or preprocessing.crop, channels or preprocessing.channels)
     actual = (preprocessing.crop, preprocessing.crop, preprocessing.channels)
     if expected != actual:
+        # Whoever brings a segmentation network is told that first: no preprocessing would help.
+        blank = np.zeros((runner.batch_size or 1, *expected), np.uint8 if runner.takes_uint8 else np.float32)
+        _require_list_of_classes(runner, runner(blank))
         origin = "carries preprocessing" if runner.metadata.preprocessing else "carries none, and ImageNet's is"
         raise InputError(
             f"'{runner.name}' takes images of shape {expected}, and it {origin} for {actual}. Set it with "
@@ -42,14 +45,21 @@ def class_logits(runner: Runner, images: np.ndarray) -> np.ndarray:
         InputError: if the network gives no list of classes, or values that are not finite.
     """
     logits = logits_of(runner, runner(filled_up(runner, images_for(runner, images)))[: len(images)])
-    if logits.ndim != 2:
-        raise InputError(f"'{runner.name}' is no classifier: its output has the shape {logits.shape}.")
+    _require_list_of_classes(runner, logits)
     if not np.isfinite(logits).all():
         raise InputError(
             f"'{runner.name}' gives values that are not finite, which name no class. Were its weights damaged, or did "
             "its training diverge?"
         )
     return logits
+
+
+def _require_list_of_classes(runner: Runner, output: np.ndarray) -> None:
+    if output.ndim != 2:
+        raise InputError(
+            f"'{runner.name}' is not a classifier: its output has the shape {output.shape}, and (images, classes) was "
+            "expected. repvgg.load_runner runs it; repvgg verify compares it."
+        )
 
 
 def class_names_of(runner: Runner, outputs: int) -> tuple[str, ...]:

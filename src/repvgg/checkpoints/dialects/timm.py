@@ -1,5 +1,6 @@
 """PyTorch Image Models, https://github.com/huggingface/pytorch-image-models: its `byobnet.py`."""
 
+from dataclasses import replace
 from typing import Final
 
 from repvgg.checkpoints.canonical import CLASSIFIER
@@ -22,3 +23,11 @@ TIMM: Final = Dialect(
     },
     heads={CLASSIFIER: "head.fc"},
 )
+
+TIMM_FEATURES: Final = replace(
+    TIMM,
+    name="timm-features",
+    origin="timm with features_only=True",
+    stages=(("stages_0.",), ("stages_1.",), ("stages_2.",), ("stages_3.",)),
+)
+"""`timm.create_model(..., features_only=True)` joins the names of sequences, and leaves the classifier out."""
