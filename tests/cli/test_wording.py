@@ -10,7 +10,7 @@ from command_line import Run, runner
 from rich.table import Table
 
 from repvgg.base.words import counted
-from repvgg.cli import app
+from repvgg.cli.commands import app
 from repvgg.cli.terminal import console
 from repvgg.cli.wording import in_options
 from repvgg.training.recipe import RECIPES

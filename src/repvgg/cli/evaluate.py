@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from repvgg.cli.device import DEVICE_HELP, WORKERS_HELP
 from repvgg.cli.networks import NETWORK_HELP, load_network
 from repvgg.cli.terminal import FORCE_HELP
 
@@ -30,6 +31,8 @@ def command(
         Path, typer.Argument(help="A folder with one sub-folder a class, or with val/ that is one, or a .csv file.")
     ],
     batch: Annotated[int, typer.Option(min=1, help="Images run at once.")] = 32,
+    device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help=WORKERS_HELP)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     picture: Annotated[
         Path | None, typer.Option(help="Write a PNG: confusion, calibration, recall, the worst mistakes.")
@@ -61,13 +64,19 @@ def command(
     for output in (picture, table):
         if output is not None:
             refuse_existing(output, force=force)
-    runner = load_network(model)
+    runner = load_network(model, device=device)
     from repvgg.evaluation import evaluate
 
     images = labelled_for(runner.metadata.class_names, data, sorted_folders=sorted_folders)
     with progress_bar("evaluating", len(images)) as advance:
         report = evaluate(
-            runner, images, batch_size=batch, advance=advance, strict=strict, sorted_folders=sorted_folders
+            runner,
+            images,
+            batch_size=batch,
+            workers=workers,
+            advance=advance,
+            strict=strict,
+            sorted_folders=sorted_folders,
         )
     if as_json:
         typer.echo(json.dumps(report.to_dict(), indent=1, ensure_ascii=False))

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from repvgg.base.errors import FileError, InputError, UnknownNameError
 from repvgg.base.files import require_file
+from repvgg.cli.device import check_device
 from repvgg.models.variants import VARIANTS, Variant, known_variant
 
 if TYPE_CHECKING:
@@ -83,10 +84,14 @@ def refuse_random_files(random_weights: bool, *networks: Path | None) -> None:
         raise InputError("--random-weights is about networks given by name, such as RepVGG-A0. A file has its own.")
 
 
-def load_network(path: Path, *, random_weights: bool = False) -> "Runner":
+def load_network(path: Path, *, random_weights: bool = False, device: str | None = None) -> "Runner":
     """The network in `path`, ready to run; a checkpoint's has the file's form and no class names of its own.
 
     Where no such file exists, a variant's name stands for its published weights, in training form.
+
+    Args:
+        random_weights: or for random ones.
+        device: what Keras runs on, as `--device` says.
 
     Raises:
         FileError: if it is missing, damaged or of an unknown kind, or published weights cannot be had.
@@ -98,9 +103,15 @@ def load_network(path: Path, *, random_weights: bool = False) -> "Runner":
     from repvgg.runners import load_runner
 
     variant = require_network(path, random_weights=random_weights)
+    check_device(device)
+    if variant is None and path.suffix in (*_WITHOUT_KERAS, ".repvgg") and device not in (None, "cpu"):
+        raise InputError(
+            f"--device {device} is for what Keras runs (.keras, checkpoints, names, SavedModels); '{path}' runs on the "
+            "CPU here."
+        )
     if variant is None and path.suffix in _WITHOUT_KERAS:
         return load_runner(path)
-    start_keras()
+    start_keras(device)
     with progress_bar(f"loading {path.name}"):
         if variant is None and (path.suffix not in CHECKPOINT_SUFFIXES or path.is_dir()):
             return load_runner(path)

@@ -15,6 +15,7 @@ import typer
 
 from repvgg.base.errors import FileError, InputError
 from repvgg.base.words import counted
+from repvgg.cli.device import DEVICE_HELP, WORKERS_HELP
 from repvgg.cli.networks import NETWORK_HELP, load_network
 from repvgg.cli.terminal import FORCE_HELP
 
@@ -41,6 +42,8 @@ def command(
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
     top: Annotated[int, typer.Option(min=1, help="Classes to show for each image.")] = 5,
     batch: Annotated[int, typer.Option(min=1, help="Images run at once.")] = 32,
+    device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help=WORKERS_HELP)] = None,
     form: Annotated[
         Format | None,
         typer.Option(
@@ -70,7 +73,7 @@ def command(
     if output is not None:
         refuse_existing(output, force=force)
     paths = find_images(images)
-    runner = load_network(model)
+    runner = load_network(model, device=device)
     broken: list[FileError] = []
     done = 0
     with progress_bar("predicting", len(paths)) as advance, _destination(output) as stream:
@@ -81,7 +84,9 @@ def command(
             advance(1)
 
         with _writing(chosen, stream, paths, runner.metadata.class_names or ()) as write:
-            for prediction in predict(runner, paths, top, batch, on_broken=None if strict else on_broken):
+            for prediction in predict(
+                runner, paths, top, batch, workers=workers, on_broken=None if strict else on_broken
+            ):
                 write(prediction)
                 # At once: a reader at the other end of a pipe, or a terminal, should not wait for a buffer to fill.
                 stream.flush()

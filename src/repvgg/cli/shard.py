@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from repvgg.base.words import counted
+from repvgg.cli.device import WORKERS_HELP
 from repvgg.cli.terminal import FORCE_HELP
 
 
@@ -18,6 +19,7 @@ def command(
     shard_size: Annotated[int | None, typer.Option(min=1, help="Megabytes of a file, instead; 128 by default.")] = None,
     holdout: Annotated[float, typer.Option(help="Share of each class for val, where there is no val/.")] = 0.2,
     seed: Annotated[int, typer.Option(min=0, help="Decides which images are held out, and the order of train.")] = 0,
+    workers: Annotated[int | None, typer.Option(min=1, help=WORKERS_HELP)] = None,
     strict: Annotated[bool, typer.Option("--strict", help="A single file that cannot be read is an error.")] = False,
     force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,
 ) -> None:
@@ -43,7 +45,9 @@ def command(
     splits = dict(zip(("train", "val"), find_splits(data, holdout, seed), strict=True))
     out = console()
     with progress_bar("Looking through", sum(len(images) for images in splits.values())) as advance:
-        reports = {name: scan(images, strict=strict, advance=advance) for name, images in splits.items()}
+        reports = {
+            name: scan(images, strict=strict, workers=workers, advance=advance) for name, images in splits.items()
+        }
     for name, report in reports.items():
         out.print(f"{name}: {report.summary()}", soft_wrap=True, markup=False)
     with progress_bar("Writing", sum(len(report.images) for report in reports.values())) as advance:

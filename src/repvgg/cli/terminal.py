@@ -6,6 +6,7 @@ import tempfile
 from typing import TYPE_CHECKING, Any
 
 from repvgg.base.errors import InputError, MissingDependencyError
+from repvgg.cli.device import choose_device, require_gpu
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -67,17 +68,22 @@ def check_backend_name() -> None:
         )
 
 
-def start_keras() -> None:
+def start_keras(device: str | None = None) -> None:
     """Imports Keras without the start-up log of its backend, which is no news to somebody who runs a command.
 
     TensorFlow's libraries write to standard error before any setting of theirs is read, so the file descriptor itself
     is turned away meanwhile; what was written comes back if the import fails.
 
+    Args:
+        device: what it runs on, as `--device` says; its own choice if None.
+
     Raises:
-        InputError: if Keras's own settings choose a backend that is none of ours.
+        InputError: if Keras's own settings choose a backend that is none of ours, or there is no such device.
         MissingDependencyError: if the backend is not installed.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if device is not None:
+        choose_device(device)
     sys.stderr.flush()
     terminal = os.dup(2)
     with tempfile.TemporaryFile() as log:
@@ -89,6 +95,10 @@ def start_keras() -> None:
 
                 tf.get_logger().setLevel("ERROR")
                 tf.config.list_physical_devices()
+            if device is not None:
+                require_gpu(device, keras)
+        except InputError:
+            raise
         except ModuleNotFoundError as error:
             if error.name not in BACKENDS:
                 raise

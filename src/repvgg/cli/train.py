@@ -9,6 +9,7 @@ import typer
 
 from repvgg.base.errors import InputError
 from repvgg.base.startup import keep_memory
+from repvgg.cli.device import DEVICE_HELP, WORKERS_HELP, check_device
 from repvgg.cli.terminal import FORCE_HELP
 
 _RECIPE, _IMAGES, _RUN, _HOSTS = "The recipe's values", "Training images", "The run", "Several hosts"
@@ -56,6 +57,8 @@ def command(
     precision: Annotated[
         Precision | None, typer.Option(help="float32 if not given; mixed: in 16 bits.", rich_help_panel=_RUN)
     ] = None,
+    device: Annotated[str | None, typer.Option(help=DEVICE_HELP, rich_help_panel=_RUN)] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help=WORKERS_HELP, rich_help_panel=_RUN)] = None,
     deterministic: Annotated[
         bool,
         typer.Option("--deterministic", help="The same bits on a GPU too; slower.", rich_help_panel=_RUN),
@@ -146,6 +149,7 @@ def command(
         if qat is None:
             raise InputError("--processor is about --qat, which is not given.")
         get_processor(processor)
+    check_device(device)
     if qat is not None and weights is not None:
         raise InputError("--weights and --qat both say what to begin with. Give one of them.")
 
@@ -179,7 +183,7 @@ def command(
     if rand_augment is not None:
         chosen = chosen.with_rand_augment(*rand_augment)
     keep_memory()
-    start_keras()
+    start_keras(device)
     from repvgg.training.distribution import make_deterministic
     from repvgg.training.processes import joined
     from repvgg.training.quantized import quantized_start
@@ -202,6 +206,7 @@ def command(
             tensorboard=tensorboard,
             report=report,
             strict=strict,
+            workers=workers,
             resume=resume,
             force=force,
             # The others say the same; one voice is enough.

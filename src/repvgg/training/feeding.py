@@ -15,6 +15,17 @@ def with_outputs(batches: Any, names: list[str]) -> Any:
     return batches.map(lambda images, targets: (images, dict.fromkeys(names, targets)))
 
 
+def read_by(batches: Any, workers: int | None) -> Any:
+    """The same batches, read and prepared by so many threads; by as many as TensorFlow chooses if None."""
+    if workers is None:
+        return batches
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = workers
+    return batches.with_options(options)
+
+
 def validation_batches(
     source: Source, preprocessing: Preprocessing, names: list[str], *, batch_size: int, share: Share, devices: int
 ) -> Any:

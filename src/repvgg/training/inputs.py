@@ -17,11 +17,14 @@ Source = FolderSource | RecordSource
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is trained on and measured with, and the files that were left out as (path, reason)."""
+    """What is trained on and measured with, the files that were left out as (path, reason), and the number of threads
+    that read; as many as TensorFlow chooses if None.
+    """
 
     training: Source
     validation: Source
     broken: tuple[tuple[str, str], ...] = ()
+    workers: int | None = None
 
     def fingerprint(self) -> tuple[object, ...]:
         """The same for the same images in the same order, wherever their folder lies."""
@@ -38,6 +41,7 @@ def find_inputs(
     holdout: float,
     seed: int,
     strict: bool,
+    workers: int | None = None,
     resumed: bool,
     scanning: Callable[[int], Callable[[int], None]],
 ) -> Inputs:
@@ -58,10 +62,10 @@ def find_inputs(
         sources = RecordSource.open(data)
         state = {"kind": "records", "counts": {name: len(source) for name, source in sources.items()}}
         _keep(folder, state, resumed=resumed)
-        return Inputs(sources["train"], sources["val"])
+        return Inputs(sources["train"], sources["val"], workers=workers)
     splits = dict(zip(("train", "val"), find_splits(data, holdout, seed), strict=True))
     advance = scanning(sum(len(images) for images in splits.values()))
-    reports = {name: scan(images, strict=strict, advance=advance) for name, images in splits.items()}
+    reports = {name: scan(images, strict=strict, workers=workers, advance=advance) for name, images in splits.items()}
     files = {name: _files(report, data if data.is_dir() else data.parent) for name, report in reports.items()}
     broken = tuple((str(file.path), file.reason) for report in reports.values() for file in report.broken)
     state = {"kind": "folders", "files": files, "broken": [list(row) for row in broken]}
@@ -70,7 +74,7 @@ def find_inputs(
         state["labels"] = {name: zlib.crc32(report.images.labels.tobytes()) for name, report in reports.items()}
     _keep(folder, state, resumed=resumed)
     training, validation = (FolderSource(report.images, report.plain) for report in reports.values())
-    return Inputs(training, validation, broken)
+    return Inputs(training, validation, broken, workers)
 
 
 def _crc_of_names(source: Source) -> int:

@@ -24,7 +24,7 @@ from repvgg.runners.runner import Runner
 from repvgg.training.callbacks import BestKeeper, RateLogger, StateKeeper
 from repvgg.training.compiled import compile_for, output_names
 from repvgg.training.distribution import all_devices, placed, this_share
-from repvgg.training.feeding import validation_batches, with_outputs
+from repvgg.training.feeding import read_by, validation_batches, with_outputs
 from repvgg.training.finish import Outcome, finish
 from repvgg.training.inputs import Inputs, find_inputs
 from repvgg.training.processes import asked_to_stop, require_agreement
@@ -77,6 +77,7 @@ def train(
     tensorboard: bool = True,
     report: bool = True,
     strict: bool = False,
+    workers: int | None = None,
     resume: bool = False,
     force: bool = False,
     out: Console | None = None,
@@ -103,6 +104,7 @@ def train(
         tensorboard: write logs for TensorBoard.
         report: write a page about the run and its network at the end, as `repvgg.report` does.
         strict: fail at broken images instead of leaving them out.
+        workers: threads that read images; TensorFlow's own choice, and one a core before the first epoch, if None.
         resume: go on with the run in `output`, if there is one.
         force: begin anew in a folder that has a run in it.
         out: where to print; nowhere if None.
@@ -148,6 +150,7 @@ def train(
             holdout=holdout,
             seed=seed,
             strict=strict,
+            workers=workers,
             resumed=resumed,
             scanning=scanning,
         )
@@ -299,11 +302,11 @@ def _fit(
             if teacher is not None:
                 batches = taught(batches, teacher, recipe.distill)
             trainer.fit(
-                with_outputs(batches, names),
+                with_outputs(read_by(batches, inputs.workers), names),
                 initial_epoch=first // per_epoch,
                 epochs=-(-last // per_epoch),
                 steps_per_epoch=min(per_epoch, last - first),
-                validation_data=validation,
+                validation_data=read_by(validation, inputs.workers),
                 callbacks=callbacks,
                 verbose=0,
                 shuffle=False,
