@@ -5,13 +5,14 @@ BIN := .venv/bin
 INSTALL := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DEMO_FOLDER ?= demo
 
-.PHONY: help demo test check docs format constraints clean
+.PHONY: help demo test check docs package format constraints clean
 
 help:
 	@echo "make demo    train, convert, verify and export a RepVGG on handwritten digits (minutes; no download of data)"
 	@echo "make test    run the tests on TensorFlow, JAX and PyTorch"
 	@echo "make check   ruff, mypy, import-linter"
 	@echo "make docs    build the documentation's site in build/site; warnings are errors"
+	@echo "make package build wheel and sdist in dist/, and check what is in them"
 	@echo "make format  let ruff format the code"
 
 demo: .venv/demo.installed
@@ -25,6 +26,9 @@ check: .venv/check.installed
 
 docs: .venv/docs.installed
 	$(BIN)/python -m website
+
+package: .venv/package.installed
+	scripts/package
 
 format: .venv/check.installed
 	$(BIN)/ruff format .
@@ -41,7 +45,7 @@ format: .venv/check.installed
 	@touch $@
 
 # The versions of an environment with everything in it, without local build tags.
-constraints: .venv/test.installed .venv/check.installed .venv/docs.installed
+constraints: .venv/test.installed .venv/check.installed .venv/docs.installed .venv/package.installed
 	@{ head -1 constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > .venv/constraints.txt
 	mv .venv/constraints.txt constraints.txt
 

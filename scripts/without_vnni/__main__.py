@@ -54,7 +54,7 @@ def copied(package: str, label: str) -> Path:
     folder = BUILD / label
     if folder.exists():
         return folder
-    print(f"Making a copy of {package} that asks no processor ...", file=sys.stderr, flush=True)  # noqa: T201
+    print(f"Making a copy of {package} that asks no processor ...", file=sys.stderr, flush=True)
     spec = find_spec(package)
     assert spec is not None  # noqa: S101 - the caller asked
     temporary = folder.with_name(f"{label}.{os.getpid()}")

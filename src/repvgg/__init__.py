@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 # Frameworks read this while they are imported, which every other module of this package may do.
 set_environment()
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "Architecture": "repvgg.core.architecture",
