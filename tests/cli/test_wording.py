@@ -93,7 +93,7 @@ def test_help_is_in_paragraphs(run: Run, monkeypatch: pytest.MonkeyPatch, name: 
     assert lines[-1].startswith(f"Example: repvgg {name}")
     for line in lines[1:]:
         assert line[-1] in ".:)" or line.startswith("Example: ")
-        assert line[0].isupper()
+        assert not line[0].islower()
     assert not [line for line in result.output.splitlines() if line.startswith("│ --") and "list[" in line]
 
 

@@ -27,7 +27,7 @@ from repvgg.cli import (
 )
 from repvgg.cli.recipes import tell_defaults
 from repvgg.cli.terminal import check_backend_name, error_console
-from repvgg.cli.wording import paragraphs, spoken
+from repvgg.cli.wording import name_types, paragraphs, spoken
 
 app = typer.Typer(
     name="repvgg",
@@ -54,6 +54,7 @@ for _name, _module in {
     "tune": tune,
     "report": report,
 }.items():
+    name_types(_module.command)
     app.command(_name, help=paragraphs(_module.command))(spoken(_module.command))
 
 

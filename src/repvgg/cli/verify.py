@@ -38,7 +38,7 @@ def command(
     ] = None,
     images: Annotated[
         list[Path] | None,
-        typer.Option(metavar="<path>", help="Image files or folders to compare on; probe inputs if not given."),
+        typer.Option(help="Image files or folders to compare on; probe inputs if not given."),
     ] = None,
     logits: Annotated[
         Path | None,

@@ -6,9 +6,9 @@ What the package says in Python's words, such as "`batch_size` must be at least 
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
-from typing import Annotated, Any, get_args, get_origin
+from typing import Any, get_args, get_origin
 
 from typer.models import OptionInfo
 
@@ -50,6 +50,14 @@ def paragraphs(command: Callable[..., None]) -> str:
     return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
 
 
+def name_types(command: Callable[..., None]) -> None:
+    """Lets options that may be repeated show what one of them takes, and not Python's `list[Path]`."""
+    for told, kind in _told(command):
+        for item in (kind, *get_args(kind)):
+            if get_origin(item) is list and told.metavar is None:
+                told.metavar = f"<{get_args(item)[0].__name__.lower()}>"
+
+
 def in_options(message: str, options: Mapping[str, str]) -> str:
     """A message in the words of the command line.
 
@@ -84,13 +92,18 @@ def _translated(text: str, options: Mapping[str, str]) -> str:
     return re.sub(rf"(?<![\w.])(\w+)=({_VALUE})", assignment, text)
 
 
+def _told(command: Callable[..., None]) -> Iterator[tuple[OptionInfo, Any]]:
+    """What a command says of each option, and the option's type."""
+    for parameter in inspect.signature(command).parameters.values():
+        kind, *told = get_args(parameter.annotation) or (None,)
+        yield from ((one, kind) for one in told if isinstance(one, OptionInfo))
+
+
 def _options(command: Callable[..., None]) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, parameter in inspect.signature(command).parameters.items():
-        if get_origin(parameter.annotation) is not Annotated:
-            continue
-        told = get_args(parameter.annotation)[1]
-        if isinstance(told, OptionInfo):
+        told = next((one for one in get_args(parameter.annotation) if isinstance(one, OptionInfo)), None)
+        if told is not None:
             names = [one for one in told.param_decls or () if one.startswith("--")]
             option = names[0].partition("/")[0] if names else f"--{name.replace('_', '-')}"
             found[name] = option
