@@ -40,5 +40,6 @@ def test_both_forms_answer_as_the_authors_do(path: Path) -> None:
 
 def test_every_kind_that_its_authors_published_alone_is_there() -> None:
     kinds = {str(json.loads(str(np.load(path)["settings"]))["kind"]) for path in FILES}
-    # The other two are held by whole networks: the official repository's, and PyTorch's modules in test_qarepvgg.
-    assert kinds == set(KINDS) - {"RepVGGBlock", "QARepVGGBlock"}
+    # The others are held by whole networks: the official repository's, RepOptimizers' in test_repopt, and PyTorch's
+    # modules in test_qarepvgg.
+    assert kinds == set(KINDS) - {"RepVGGBlock", "QARepVGGBlock", "RepOptVGGBlock", "LinearAdditionBlock"}

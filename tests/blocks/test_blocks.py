@@ -23,7 +23,7 @@ from helpers import (
 )
 from repvgg.base.errors import ConversionError
 from repvgg.blocks import BLOCKS, SinglePath
-from repvgg.blocks.kind import Branch, Conv, Norm
+from repvgg.blocks.kind import AveragePool, Branch, Conv, Norm, Scale
 from sampling import pairwise
 
 pytestmark = pytest.mark.processor
@@ -73,12 +73,14 @@ def numpy_branch(block: Any, branch: Branch, images: Array) -> Array:
     pads = [(dilation * (side // 2),) * 2 for side in branch.kernel_size]
     images = np.pad(images, ((0, 0), *pads, (0, 0)))
     layer = getattr(block, branch.name, None)
-    last = [step for step in branch.steps if not isinstance(step, Norm)][-1:]
+    last = [step for step in branch.steps if isinstance(step, Conv | AveragePool)][-1:]
     for path, step in branch.step_paths():
         own = block.variable(f"{branch.name}.{path}".removesuffix(".")) if isinstance(step, Norm) else layer
         strides = block.strides if [step] == last else 1
         if isinstance(step, Norm):
             images = numpy_norm(own, images)
+        elif isinstance(step, Scale):
+            images = images * to_numpy(block.variable(f"{branch.name}.{path}scale")).astype("float64")
         elif isinstance(step, Conv):
             kernel = to_numpy(block.variable(f"{branch.name}.{path}kernel")).astype("float64")
             if step.identity_based:

@@ -13,6 +13,7 @@ from repvgg.blocks.dbb import DiverseBranch
 from repvgg.blocks.kind import BlockKind
 from repvgg.blocks.mobileone import MobileOne
 from repvgg.blocks.qarepvgg import QARepVGG
+from repvgg.blocks.repopt import LinearAddition, RepOptVGG
 from repvgg.blocks.repvgg import RepVGG
 
 KINDS: Mapping[str, BlockKind] = {
@@ -23,6 +24,8 @@ KINDS: Mapping[str, BlockKind] = {
         AC(),
         DiverseBranch(),
         MobileOne(),
+        RepOptVGG(),
+        LinearAddition(),
     )
 }
 """Every kind by the name of its layer."""

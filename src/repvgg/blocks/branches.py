@@ -142,6 +142,33 @@ class BatchNorm(keras.layers.Layer):
         }
 
 
+@keras.saving.register_keras_serializable(package="repvgg")
+class ChannelScale(keras.layers.Layer):
+    """A factor for each channel, 1 in the beginning: (N, H, W, C) or (N, C, H, W) in, the same shape out."""
+
+    def __init__(self, *, data_format: str = "channels_last", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.data_format = data_format
+
+    def build(self, input_shape: Shape) -> None:
+        channels = channels_of(input_shape, self.data_format, self.name)
+        self.scale = self.add_weight(name="scale", shape=(channels,), initializer="ones")
+
+    def call(self, inputs: Tensor, training: bool = False) -> Tensor:  # noqa: ARG002
+        shape = (1, 1, 1, -1) if self.data_format == "channels_last" else (1, -1, 1, 1)
+        return inputs * keras.ops.reshape(self.scale, shape)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return input_shape
+
+    def release(self) -> None:
+        """Gives up all weights; the layer cannot be called any more."""
+        del self.scale
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "data_format": self.data_format}
+
+
 class Convolution(keras.layers.Layer):
     """What the convolutions below have in common: a kernel, and PyTorch's padding, or none if `padded` is False.
 

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from repvgg.blocks import kind, ops
-from repvgg.blocks.branches import BatchNorm, Conv, ConvBatchNorm, IdentityBasedConv
+from repvgg.blocks.branches import BatchNorm, ChannelScale, Conv, ConvBatchNorm, IdentityBasedConv
 from repvgg.blocks.shapes import Shape, channels_of
 from repvgg.core import fold
 
@@ -38,29 +38,36 @@ class Chain(keras.layers.Layer):
         self.strides = convolution["strides"]
         self.dilation_rate = convolution["dilation_rate"]
         self.data_format = layout["data_format"]
-        self._windows = [place for place, step in enumerate(branch.steps) if not isinstance(step, kind.Norm)]
+        self._windows = [place for place, step in enumerate(branch.steps) if isinstance(step, kind.Window)]
         # The first larger window, if there is one.
         self._padded_at = next(
             (
                 place
                 for place, step in enumerate(branch.steps)
-                if not isinstance(step, kind.Norm) and step.kernel_size != (1, 1)
+                if isinstance(step, kind.Window) and step.kernel_size != (1, 1)
             ),
             None,
         )
+        # A convolution that reads the input itself pads with zeros as it goes.
+        first_pads = self._padded_at == 0 and isinstance(branch.steps[0], kind.Conv)
+        if first_pads:
+            self._padded_at = None
         for place, (path, step) in enumerate(branch.step_paths()):
             name = path.removesuffix(".")
             if isinstance(step, kind.Norm):
                 setattr(self, name, BatchNorm(name=name, **norm, **layout))
+            elif isinstance(step, kind.Scale):
+                setattr(self, name, ChannelScale(name=name, **layout))
             elif isinstance(step, kind.Conv):
                 own = {**convolution, "strides": self._strides_at(place)}
                 make = Conv
                 if step.identity_based:
                     make, own["kernel_initializer"] = IdentityBasedConv, "zeros"
+                padded = first_pads and place == 0
                 setattr(
                     self,
                     name,
-                    make(step.filters or filters, step.kernel_size, padded=False, name=name, **own, **layout),
+                    make(step.filters or filters, step.kernel_size, padded=padded, name=name, **own, **layout),
                 )
 
     def _strides_at(self, place: int) -> int:
@@ -141,6 +148,8 @@ def branch_layer(
     match branch.steps:
         case [kind.Norm()]:
             return BatchNorm(**shared, **norm)
+        case [kind.Scale()]:
+            return ChannelScale(**shared)
         case [kind.Conv(kernel_size=size, filters=None, identity_based=False), *others]:
             own = {**shared, **convolution}
             if size == (1, 1):

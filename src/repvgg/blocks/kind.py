@@ -22,6 +22,9 @@ NORM_LEAVES = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean",
 """The variables of a batch normalization in Keras, and their names in PyTorch."""
 
 
+Role = Literal["kernel", "norm", "statistic", "scale"]
+
+
 @dataclass(frozen=True)
 class Parameter:
     """One array of a branch.
@@ -38,7 +41,7 @@ class Parameter:
     path: str
     tensor: str
     shape: tuple[int, ...]
-    role: Literal["kernel", "norm", "statistic"]
+    role: Role
     decayed: bool = False
     before_stride: bool = False
 
@@ -51,6 +54,13 @@ class Parameter:
     def torch_shape(self) -> tuple[int, ...]:
         """Its shape in PyTorch: kernels are (out, in / groups, height, width)."""
         return tuple(self.shape[axis] for axis in (3, 2, 0, 1)) if self.role == "kernel" else self.shape
+
+    def fresh(self, generator: np.random.Generator) -> fold.Array:
+        """Its value as training begins: kernels as PyTorch's, uniform in +-1/sqrt(fan_in)."""
+        if self.role == "kernel":
+            return generator.uniform(-1, 1, self.shape) / np.sqrt(np.prod(self.shape[:3]))
+        one = self.role == "scale" or self.path.endswith(("gamma", "moving_variance"))
+        return np.ones(self.shape) if one else np.zeros(self.shape)
 
 
 @dataclass(frozen=True)
@@ -84,7 +94,17 @@ class AveragePool:
     kernel_size: tuple[int, int]
 
 
-Step = Conv | Norm | AveragePool
+@dataclass(frozen=True)
+class Scale:
+    """A factor for each channel; `module` is its name in checkpoints."""
+
+    module: str
+
+
+Window = Conv | AveragePool
+"""The steps that look at more than one pixel, or may, and of which the last one takes the stride."""
+
+Step = Window | Norm | Scale
 
 
 @dataclass(frozen=True)
@@ -105,23 +125,23 @@ class Branch:
     @property
     def kernel_size(self) -> tuple[int, int]:
         """Height and width of the one convolution that all its steps are."""
-        sizes = [step.kernel_size for step in self.steps if not isinstance(step, Norm)]
+        sizes = [step.kernel_size for step in self.steps if isinstance(step, Window)]
         return 1 + sum(size[0] - 1 for size in sizes), 1 + sum(size[1] - 1 for size in sizes)
 
     def step_paths(self) -> Iterator[tuple[str, Step]]:
         """Each step with the path of its layer inside the branch's, '' for that layer itself."""
         match self.steps:
-            case [Conv()] | [Norm()]:
+            case [Conv()] | [Norm()] | [Scale()]:
                 yield "", self.steps[0]
             case [Conv(), Norm()]:
                 yield "", self.steps[0]
                 yield "norm.", self.steps[1]
             case _:
-                counts = {Conv: 0, Norm: 0, AveragePool: 0}
+                words = {Conv: "conv", Norm: "norm", AveragePool: "pool", Scale: "scale"}
+                counts = dict.fromkeys(words, 0)
                 for step in self.steps:
                     counts[type(step)] += 1
-                    word = {Conv: "conv", Norm: "norm", AveragePool: "pool"}[type(step)]
-                    yield f"{word}{counts[type(step)]}.", step
+                    yield f"{words[type(step)]}{counts[type(step)]}.", step
 
     def widths(self, shape: BlockShape) -> Iterator[tuple[int, int]]:
         """Channels before and after each step."""
@@ -135,7 +155,7 @@ class Branch:
 
     def parameters(self, shape: BlockShape) -> Iterator[Parameter]:
         """Its arrays, in a block of this shape."""
-        windows = [place for place, step in enumerate(self.steps) if not isinstance(step, Norm)]
+        windows = [place for place, step in enumerate(self.steps) if isinstance(step, Window)]
         for place, ((path, step), (before, after)) in enumerate(
             zip(self.step_paths(), self.widths(shape), strict=True)
         ):
@@ -147,6 +167,8 @@ class Branch:
             elif isinstance(step, Norm):
                 # The scale of the input itself stands where other branches have a kernel.
                 yield from norm_parameters(inside, step.module, after, scale_decayed=place == 0)
+            elif isinstance(step, Scale):
+                yield Parameter(f"{inside}scale", f"{step.module}.weight", (after,), "scale", place == 0)
 
     def fold(self, weights: Weights, shape: BlockShape, convert: fold.Convert) -> fold.Linear:
         """The one convolution that it is in inference, with a kernel of `kernel_size`."""
@@ -160,6 +182,11 @@ class Branch:
                     linear = fold.fold_batch_norm(linear.kernel, norm)
                 else:
                     linear = fold.fold_outer_batch_norm(linear, norm)
+                continue
+            if isinstance(step, Scale):
+                if linear is None:
+                    linear = fold.Linear(convert(fold.identity_kernel(before, shape.groups, 1)), 0)
+                linear = fold.fold_scale(linear, weights(f"{path}scale"))
                 continue
             if isinstance(step, Conv):
                 kernel = weights(f"{path}kernel")
@@ -183,7 +210,7 @@ def read_norm(weights: Weights, path: str) -> fold.BatchNorm:
 def norm_parameters(path: str, module: str, width: int, *, scale_decayed: bool = False) -> Iterator[Parameter]:
     """The arrays of a batch normalization."""
     for leaf, theirs in NORM_LEAVES.items():
-        role: Literal["norm", "statistic"] = "statistic" if leaf.startswith("moving") else "norm"
+        role: Role = "statistic" if leaf.startswith("moving") else "norm"
         yield Parameter(f"{path}{leaf}", f"{module}.{theirs}", (width,), role, scale_decayed and leaf == "gamma")
 
 
@@ -200,12 +227,15 @@ class BlockKind(ABC):
         sum_norm: the name in checkpoints of the batch normalization of the branches' sum; None if there is none.
         has_copies: whether the main branch may be there more than once.
         has_custom_l2: whether `custom_l2` has an answer.
+        trained_as: the sum of branches with constant factors that an optimizer trains a block of this kind as, by
+            multiplying gradients; None for ordinary training.
     """
 
     name: ClassVar[str]
     sum_norm: ClassVar[str | None] = None
     has_copies: ClassVar[bool] = False
     has_custom_l2: ClassVar[bool] = False
+    trained_as: "ClassVar[BlockKind | None]" = None
 
     @abstractmethod
     def branches(self, shape: BlockShape) -> Iterator[Branch]:
@@ -218,17 +248,21 @@ class BlockKind(ABC):
         if self.sum_norm is not None:
             yield from norm_parameters("norm.", self.sum_norm, shape.filters)
 
+    def fold_branches(self, weights: Weights, shape: BlockShape, convert: fold.Convert) -> fold.Linear:
+        """The one convolution that the sum of the branches is, before its normalization if it has one."""
+        folded = []
+        for branch in self.branches(shape):
+            linear = branch.fold(_inside(weights, branch.name), shape, convert)
+            folded.append(fold.Linear(fold.expand_kernel(linear.kernel, shape.kernel_size, convert), linear.bias))
+        return fold.add_branches(folded)
+
     def fold(self, weights: Weights, shape: BlockShape, convert: fold.Convert) -> fold.Linear:
         """The one convolution that a block is in inference.
 
         Args:
             weights: gives a parameter by its path in the block.
         """
-        folded = []
-        for branch in self.branches(shape):
-            linear = branch.fold(_inside(weights, branch.name), shape, convert)
-            folded.append(fold.Linear(fold.expand_kernel(linear.kernel, shape.kernel_size, convert), linear.bias))
-        total = fold.add_branches(folded)
+        total = self.fold_branches(weights, shape, convert)
         if self.sum_norm is None:
             return total
         return fold.fold_outer_batch_norm(total, read_norm(weights, "norm."))

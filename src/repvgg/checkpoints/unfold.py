@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from repvgg.blocks import KINDS
-from repvgg.blocks.kind import BlockKind, Parameter
+from repvgg.blocks.kind import BlockKind
 from repvgg.checkpoints.canonical import REPARAM, block_prefix, torch_ordered
+from repvgg.core import fold
 from repvgg.core.architecture import Architecture, BlockShape
 
 Array = npt.NDArray[Any]
@@ -53,27 +54,26 @@ def _unfolded(
     dtype = np.result_type(kernel.dtype, np.float32) if kernel.dtype.kind == "f" else np.dtype(np.float32)
     parameters = {parameter.path: parameter for parameter in torch_ordered(kind, shape)}
     main = next(parameter for parameter in kind.parameters(shape) if parameter.role == "kernel")
-    beta = main.path.removesuffix("kernel") + "norm.beta"
+    beta = next(parameter.path for parameter in kind.parameters(shape) if parameter.path.endswith("beta"))
     # What is stored is what is subtracted: the first kernel makes up for the rounding of the others.
     values = {
-        path: _fresh(parameter, generator).astype(dtype).astype(np.float64) for path, parameter in parameters.items()
+        path: parameter.fresh(generator).astype(dtype).astype(np.float64) for path, parameter in parameters.items()
     }
-    values[main.path] = np.zeros(main.shape)
-    others = kind.fold(lambda path: epsilon if path.endswith("epsilon") else values[path], shape, np.asarray)
-    scale = values[main.path.removesuffix("kernel") + "norm.gamma"] / np.sqrt(1 + epsilon)
-    values[main.path] = (kernel.astype(np.float64).transpose(_TO_KERAS) - others.kernel) / scale
-    values[beta] = bias.astype(np.float64) - others.bias
+
+    def folded(**changed: Array) -> fold.Linear:
+        given = {main.path: np.zeros(main.shape), **values, **changed}
+        return kind.fold(lambda path: epsilon if path.endswith("epsilon") else given[path], shape, np.asarray)
+
+    # What a block is in the end is linear in its first kernel and in each of its betas.
+    del values[main.path]
+    others = folded()
+    of_kernel = folded(**{main.path: np.ones(main.shape)}).kernel - others.kernel
+    of_beta = folded(**{beta: np.ones(parameters[beta].shape)}).bias - others.bias
+    values[main.path] = (kernel.astype(np.float64).transpose(_TO_KERAS) - others.kernel) / of_kernel
+    values[beta] = (bias.astype(np.float64) - others.bias) / of_beta
     return {
         parameter.tensor: (values[path].transpose(_TO_TORCH) if parameter.role == "kernel" else values[path]).astype(
             dtype
         )
         for path, parameter in parameters.items()
     }
-
-
-def _fresh(parameter: Parameter, generator: np.random.Generator) -> Array:
-    if parameter.role == "kernel":
-        kernel: Array = generator.uniform(-1, 1, parameter.shape) / np.sqrt(np.prod(parameter.shape[:3]))
-        return kernel
-    one = parameter.path.endswith(("gamma", "moving_variance"))
-    return np.ones(parameter.shape) if one else np.zeros(parameter.shape)

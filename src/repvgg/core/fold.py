@@ -61,6 +61,11 @@ def fold_outer_batch_norm(inner: Linear, norm: BatchNorm) -> Linear:
     return Linear(inner.kernel * norm.scale, inner.bias * norm.scale + norm.shift)
 
 
+def fold_scale(inner: Linear, factor: Array) -> Linear:
+    """A convolution followed by a factor for each channel, as one convolution."""
+    return Linear(inner.kernel * factor, inner.bias * factor)
+
+
 def expand_kernel(kernel: Array, size: Size, convert: Convert = np.asarray) -> Array:
     """A kernel as the centre of a larger one, with zeros around it; all sides are odd.
 

@@ -15,7 +15,7 @@ def randomize_statistics(model: Any, seed: int = 0) -> Any:
     generator = np.random.default_rng(seed)
     for variable in model.weights:
         match variable.path.rsplit("/", 2)[-2:]:
-            case _, "gamma":
+            case _, "gamma" | "scale":
                 values = generator.uniform(0.7, 1.7, variable.shape)
             case _, "moving_variance":
                 values = generator.uniform(0.3, 3, variable.shape)

@@ -16,6 +16,9 @@ DBB_PAPER = "Ding et al., Diverse Branch Block: Building a Convolution as an Inc
 
 MOBILEONE_PAPER = "Vasu et al., MobileOne: An Improved One Millisecond Mobile Backbone, CVPR 2023, arXiv 2206.04040"
 
+REPOPT_PAPER = "Ding et al., Re-parameterizing Your Optimizers rather than Architectures, ICLR 2023, arXiv 2205.15242"
+REPOPT_REPOSITORY = "https://github.com/DingXiaoH/RepOptimizers"
+
 
 @dataclass(frozen=True)
 class Published:
@@ -49,6 +52,7 @@ class Variant:
 A_DEPTHS = (2, 4, 14, 1)
 B_DEPTHS = (4, 6, 16, 1)
 D_DEPTHS = (8, 14, 24, 1)
+"""RepVGG-D's and RepOpt-VGG-L's."""
 
 
 def _row(
@@ -152,6 +156,20 @@ def _mobileone(
     return Variant(name=f"MobileOne-{name}", architecture=architecture, published=published)
 
 
+SEARCH = "-search"
+"""What the name of a network ends in that is trained for the scales of an optimizer, and not for itself."""
+
+
+def _repopt(size: str, depths: tuple[int, ...], a: float, b: float, top1: float | None = None) -> tuple[Variant, ...]:
+    """RepOpt-VGG, and the network whose training finds the scales of its optimizer."""
+    plain = Architecture(depths, (a, a, a, b), block="RepOptVGGBlock")
+    source = f"{REPOPT_PAPER}; accuracy: {REPOPT_REPOSITORY}"
+    published = Published(source=source, top1=top1, epochs=120 if top1 is not None else None)
+    name = f"RepOpt-VGG-{size}"
+    search = replace(plain, block="LinearAdditionBlock")
+    return Variant(name, plain, published), Variant(f"{name}{SEARCH}", search, Published(source=REPOPT_PAPER))
+
+
 _OTHER_ROWS = (
     _in_the_shape_of("RepVGG-A0", "ACB", "ACBlock", AC_PAPER),
     _in_the_shape_of("RepVGG-A0", "DBB", "DiverseBranchBlock", DBB_PAPER),
@@ -160,6 +178,11 @@ _OTHER_ROWS = (
     _mobileone("S2", (1.5, 2, 2.5, 4), top1=77.4),
     _mobileone("S3", (2, 2.5, 3, 4), top1=78.1),
     _mobileone("S4", (3, 3.5, 3.5, 4), attention=(0, 0, 5, 1), top1=79.4),
+    *_repopt("A0", A_DEPTHS, 0.75, 2.5),
+    *_repopt("B1", B_DEPTHS, 2, 4, top1=78.62),
+    *_repopt("B2", B_DEPTHS, 2.5, 5, top1=79.68),
+    *_repopt("L1", D_DEPTHS, 2, 4, top1=79.82),
+    *_repopt("L2", D_DEPTHS, 2.5, 5, top1=80.47),
 )
 
 VARIANTS: Mapping[str, Variant] = {row.name: row for row in (*_ROWS, *_QA_ROWS, *_OTHER_ROWS)}

@@ -9,12 +9,14 @@ from repvgg.checkpoints.dialects.mmpretrain import MMPRETRAIN
 from repvgg.checkpoints.dialects.mobileone import MOBILEONE, TIMM_MOBILEONE
 from repvgg.checkpoints.dialects.official import OFFICIAL
 from repvgg.checkpoints.dialects.plus import PLUS
+from repvgg.checkpoints.dialects.repopt import REPOPT
 from repvgg.checkpoints.dialects.timm import TIMM, TIMM_FEATURES
 from repvgg.checkpoints.errors import shown
 from repvgg.core.architecture import Architecture
 
 DIALECTS: Final[Mapping[str, Dialect]] = {
-    dialect.name: dialect for dialect in (OFFICIAL, PLUS, TIMM, MMPRETRAIN, MOBILEONE, TIMM_MOBILEONE, TIMM_FEATURES)
+    dialect.name: dialect
+    for dialect in (OFFICIAL, PLUS, TIMM, MMPRETRAIN, MOBILEONE, TIMM_MOBILEONE, TIMM_FEATURES, REPOPT)
 }
 
 
