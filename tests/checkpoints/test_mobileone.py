@@ -79,7 +79,19 @@ def test_conversion_and_both_files_agree(tmp_path: Path) -> None:
     [("S0", 2.1, 275), ("S1", 4.8, 825), ("S2", 7.8, 1299), ("S3", 10.1, 1896), ("S4", 14.8, 2978)],
 )
 def test_published_size_and_cost(name: str, millions: float, mega_macs: int) -> None:
-    """The authors' table, whose MACs are rounded otherwise by one in a thousand."""
+    """The authors' table, to the last printed digit.
+
+    It differs from our counting rule in two ways. Averaging the last feature map counts as one operation a value, which
+    decides how S2 is rounded, and the two small layers of S4's attention are not counted: with them it is 2979.4.
+    """
     cost = repvgg.get_variant(f"MobileOne-{name}").cost()
     assert round(cost.deploy_parameters / 1e6, 1) == millions
-    assert cost.deploy_macs / 1e6 == pytest.approx(mega_macs, rel=1e-3)
+    last = cost.blocks[-1]
+    pooled = last.spec.filters * last.output_size[0] * last.output_size[1]
+    attention = sum(
+        2 * block.spec.filters * block.spec.squeeze_excite.hidden(block.spec.filters)
+        for block in cost.blocks
+        if block.spec.squeeze_excite is not None
+    )
+    assert round((cost.deploy_macs + pooled - attention) / 1e6) == mega_macs
+    assert cost.deploy_macs / 1e6 == pytest.approx(mega_macs, rel=5e-4)
