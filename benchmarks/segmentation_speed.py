@@ -8,6 +8,7 @@ scene of 180 x 240 pixels at a time. Needs the extras onnx and openvino.
 """
 
 import argparse
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -41,8 +42,9 @@ def prepare(folder: Path) -> None:
 def measure(folder: Path, rounds: int) -> None:
     """Lets all files take turns, and keeps the medians."""
     names = sorted({path.stem.partition("-")[0] for path in folder.glob("*.onnx")})
-    files = [folder / f"{name}{end}" for name in names for end in ("-training.keras", "-deploy.keras", ".onnx", ".xml")]
-    report = repvgg.benchmark(files, rounds=rounds)
+    files = [f"{name}{end}" for name in names for end in ("-training.keras", "-deploy.keras", ".onnx", ".xml")]
+    with contextlib.chdir(folder):
+        report = repvgg.benchmark(files, rounds=rounds)
     for row, figures in report.measured():
         spread = figures.milliseconds_per_image
         print(f"{row.network.name:24} {spread.median:7.1f} ms ({spread.low:.1f} to {spread.high:.1f})")
