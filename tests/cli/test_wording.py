@@ -51,9 +51,12 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
             "--ema of a recipe must be between 0 and 1, or not given.",
         ),
         ("Convert it with repvgg.reparameterize (--deploy) first.", "Convert it with --deploy first."),
+        ("Leave with_preprocessing (--with-preprocessing) out.", "Leave --with-preprocessing out."),
         # What is no option stays as it is.
+        ("Start with a lower rate (--learning-rate, a third of it) or a limit (--clip-norm 1).", None),
         ("`repvgg shard` writes them; KERAS_BACKEND=jax, pip install 'repvgg[onnx]'", None),
         ("Set it with repvgg.set_metadata(model, seed=1).", None),
+        ("The file 'runs/seed=1.keras' does not exist; nor does 'seed=2'.", None),
     ],
 )
 def test_in_options(python: str, typed: str | None) -> None:

@@ -28,6 +28,9 @@ SAME: Mapping[str, str] = {
 
 _VALUE = r"(?:\.\.\.|'[^']*'|\"[^\"]*\"|\([^()]*\)|[^\s,;()]*[^\s,;().:?])"
 
+_PYTHON = rf"(?:`\w+`|\w+={_VALUE}|(?:\w+\.)+\w+(?:\([^()]*\))?|\w+\([^()]*\)|[a-z]+(?:_[a-z]+)+)"
+"""What is no word of a sentence: a name in backticks or with a dot or underscore, an assignment, a call."""
+
 
 def spoken(command: Callable[..., None]) -> Callable[..., None]:
     """The command, with messages of errors in the words of its own options."""
@@ -70,7 +73,7 @@ def in_options(message: str, options: Mapping[str, str]) -> str:
     """
     # Said in both ways, either first: the option alone.
     message = re.sub(rf"(--[a-z][\w-]*) \(\w+={_VALUE}\)", r"\1", message)
-    message = re.sub(rf"(?:`\w+`|[\w.]+(?:={_VALUE}|\([^()]*\))?) \((--[^()]+)\)", r"\1", message)
+    message = re.sub(rf"{_PYTHON} \((--[^()]+)\)", r"\1", message)
     # What stands in a call is Python, and is meant to be.
     parts = re.split(r"([\w.]+\((?:[^()]|\([^()]*\))*\))", message)
     parts[::2] = [_translated(part, options) for part in parts[::2]]
@@ -88,8 +91,9 @@ def _translated(text: str, options: Mapping[str, str]) -> str:
             return option if found[2] == "True" else f"--no-{option.removeprefix('--')}"
         return f"{option} {found[2]}"
 
+    # Not in quotation marks: there stand names of files.
     text = re.sub(r"`(\w+)`", lambda found: options.get(found[1], found[0]), text)
-    return re.sub(rf"(?<![\w.])(\w+)=({_VALUE})", assignment, text)
+    return re.sub(rf"(?<![\w.'/])(\w+)=({_VALUE})", assignment, text)
 
 
 def _told(command: Callable[..., None]) -> Iterator[tuple[OptionInfo, Any]]:
