@@ -68,7 +68,7 @@ def main() -> None:
             super().on_train_batch_end(batch, logs)
             print(f"step {self.progress.step}", flush=True)
 
-    import repvgg.training.run as room
+    import repvgg.training.fitting as room
     from repvgg.base.errors import InterruptedTrainingError
     from repvgg.base.stopping import listening
     from repvgg.training.cluster import Cluster

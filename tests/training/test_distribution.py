@@ -262,12 +262,14 @@ def test_resume_begins_where_a_start_ended_before_its_first_step(tmp_path: Path)
     folder = RunFolder(tmp_path)
     folder.write_json(DATA, {"kind": "folders"})
     with pytest.raises(OutputExistsError):
-        folder.begin({}, resume=False, force=False)
-    assert not folder.begin({}, resume=True, force=False)
-    assert not (tmp_path / DATA).exists()
+        folder.require_free(resume=False, force=False)
+    folder.require_free(resume=True, force=False)
+    folder.begin({}, {})
+    assert folder.read_json(DATA) == {}
+    assert folder.started
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(OutputExistsError):
-        folder.begin({}, resume=True, force=False)
+        folder.require_free(resume=True, force=False)
 
 
 @pytest.mark.parametrize(

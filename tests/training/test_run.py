@@ -243,11 +243,12 @@ def test_refusals(data: Path, finished: Path, tmp_path: Path) -> None:
         repvgg.train(data, small_model(), output=finished, **small_settings())
     other = small_settings()
     other["recipe"] = other["recipe"].changed(momentum=0.8)
-    with pytest.raises(InputError, match=r"begun with other settings: recipe was"):
+    with pytest.raises(InputError, match=r"begun with other settings: momentum: 0\.9 -> 0\.8\. Leave them out"):
         repvgg.train(data, small_model(), output=finished, resume=True, **other)
     wrong = repvgg.RepVGG([1, 1, 1, 1], [0.125] * 4, num_classes=4, input_shape=(32, 32, 3))
     with pytest.raises(InputError, match="has 4 outputs, and the images are in 3 classes"):
         repvgg.train(data, wrong, output=tmp_path / "run", **small_settings())
+    assert list(tmp_path.iterdir()) == []
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     with pytest.raises(OutputExistsError):
@@ -265,3 +266,29 @@ def test_images_that_changed_end_the_run_before_it_goes_on(data: Path, tmp_path:
     (own / "train" / "red" / "0.jpg").unlink()
     with pytest.raises(InputError, match="The images have changed since the run"):
         repvgg.train(own, small_model(), output=tmp_path / "run", resume=True, **settings)
+
+
+def test_a_finished_run_goes_on_longer_and_says_what_becomes_of_the_rate(data: Path, tmp_path: Path) -> None:
+    settings = small_settings()
+    recipe = settings.pop("recipe").changed(epochs=1)
+    repvgg.train(data, small_model(), recipe=recipe, output=tmp_path / "run", **settings)
+    text = io.StringIO()
+    out = Console(file=text, width=300)
+
+    # All but the network and what is to change is in the run's folder.
+    result = repvgg.train(model=small_model(), output=tmp_path / "run", resume=True, epochs=2, out=out)
+
+    rate = 1.6 * BATCH / 256 / 2
+    told = text.getvalue()
+    assert (
+        f"epochs: 1 -> 2. From here the learning rate follows the schedule of 2 epochs: at step 4 it is {rate:.3g}"
+        in told
+    )
+    assert ", and was 0." in told
+    assert "Going on from step 4 of 8." in told
+    assert [row["epoch"] for row in result.history] == [1, 2]
+    kept = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert kept["settings"]["recipe"]["epochs"] == 2
+    assert len(kept["about"]["went_on_with"]) == 1
+    with pytest.raises(InputError, match=r"is past 1 epochs: 2 are done"):
+        repvgg.train(model=small_model(), output=tmp_path / "run", resume=True, epochs=1)

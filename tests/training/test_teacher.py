@@ -13,6 +13,7 @@ from repvgg.pipeline import FolderSource, training_batches
 from repvgg.runners.classifier import softmax
 from repvgg.training.inputs import find_inputs
 from repvgg.training.recipe import Recipe
+from repvgg.training.request import checked_request
 from repvgg.training.teacher import as_runner, taught
 
 CLASSES = ("blue", "green", "red")
@@ -33,9 +34,7 @@ def teacher(**metadata: Any) -> Any:
 
 
 def batches(data: Path) -> Any:
-    source = find_inputs(
-        data, None, holdout=0.2, seed=0, strict=False, resumed=False, scanning=lambda _count: lambda _done: None
-    ).training
+    source = find_inputs(checked_request({"data": data}), lambda _count: lambda _done: None).training
     assert isinstance(source, FolderSource)
     recipe: Recipe = small_settings()["recipe"]
     crops = repvgg.Preprocessing(crop=32, resize=32)

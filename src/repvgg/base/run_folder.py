@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from repvgg.base.errors import FileError, InputError, OutputExistsError
-from repvgg.base.files import atomic_output
+from repvgg.base.errors import FileError, OutputExistsError
+from repvgg.base.files import atomic_output, folders_for
 
 SETTINGS, DATA, HISTORY, README = "run.json", "data.json", "history.csv", "README.md"
 BEST, LAST, DEPLOYED, PICTURE = "best.keras", "last.keras", "deploy.keras", "training.png"
@@ -34,31 +34,38 @@ class RunFolder:
         """Whether a run was begun here."""
         return (self.path / SETTINGS).exists()
 
-    def begin(self, settings: Mapping[str, Any], *, resume: bool, force: bool) -> bool:
-        """Makes the folder ready; True if a run in it is to be gone on with.
+    def require_free(self, *, resume: bool, force: bool) -> None:
+        """Makes sure that a new run may begin here.
 
         Raises:
-            OutputExistsError: if the folder is taken and neither `resume` nor `force` is set.
-            InputError: if the run in it was begun with other settings.
+            OutputExistsError: if the folder is taken; `force` allows for it, and `resume` where no run was begun yet.
         """
-        if resume and self.started:
-            self._require_same(settings)
-            return True
-        if self.path.exists() and any(self.path.iterdir()):
-            if not force and not (resume and self._unbegun()):
-                way = "--resume goes on with it, --force begins anew" if self.started else "--force replaces its files"
-                raise OutputExistsError(f"'{self.path}' exists already; {way}, and --output names another folder.")
+        if self.path.is_file():
+            raise OutputExistsError(f"'{self.path}' is a file, and a run needs a folder. --output names another one.")
+        if force or not self.path.exists() or not any(self.path.iterdir()) or (resume and self._unbegun()):
+            return
+        way = "--resume goes on with it, --force begins anew" if self.started else "--force replaces its files"
+        raise OutputExistsError(f"'{self.path}' exists already; {way}, and --output names another folder.")
+
+    def begin(self, data: Mapping[str, Any], told: Mapping[str, Any]) -> None:
+        """Makes the folder, without what another run left in it, and writes what the new one begins with.
+
+        Args:
+            data: the images.
+            told: the settings, and what is good to know beside them.
+        """
+        with folders_for(self.path / SETTINGS):
             self._clear()
-        self.path.mkdir(parents=True, exist_ok=True)
-        return False
+            self.write_json(DATA, data)
+            self.write_settings(told)
 
     def _unbegun(self) -> bool:
         """Whether a start ended here before its settings were written, as when another host was not ready."""
         return all(item.name == DATA or item.name.startswith((".data.", ".run.")) for item in self.path.iterdir())
 
-    def write_settings(self, settings: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    def write_settings(self, told: Mapping[str, Any]) -> None:
         """Keeps what decides the run, and what is good to know beside it."""
-        self.write_json(SETTINGS, {"repvgg": 1, "settings": settings, "about": about})
+        self.write_json(SETTINGS, {"repvgg": 1, **told})
 
     def write_json(self, name: str, values: Mapping[str, Any]) -> None:
         """One JSON file, whole or not at all."""
@@ -93,17 +100,6 @@ class RunFolder:
             writer.writeheader()
             writer.writerows({**row, "epoch": int(row["epoch"])} for row in rows)
         self.write_text(HISTORY, text.getvalue())
-
-    def _require_same(self, settings: Mapping[str, Any]) -> None:
-        begun = self.read_json(SETTINGS).get("settings", {})
-        now = json.loads(json.dumps(settings))
-        different = [name for name in {**begun, **now} if begun.get(name) != now.get(name)]
-        if different:
-            told = "; ".join(f"{name} was {begun.get(name)!r} and is {now.get(name)!r}" for name in different[:4])
-            raise InputError(
-                f"The run in '{self.path}' was begun with other settings: {told}. Give the same ones to go on with it, "
-                "or another --output."
-            )
 
     def _clear(self) -> None:
         """Removes what a run writes, and nothing else that may lie in the folder."""

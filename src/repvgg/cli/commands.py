@@ -25,6 +25,7 @@ from repvgg.cli import (
     tune,
     verify,
 )
+from repvgg.cli.config import configurable
 from repvgg.cli.recipes import tell_defaults
 from repvgg.cli.terminal import check_backend_name, error_console
 from repvgg.cli.wording import name_types, paragraphs, spoken
@@ -36,6 +37,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+_WITHOUT_FILE = (list_variants, fetch)
+"""Commands of a word or two, for which nobody writes a file of options."""
+
 tell_defaults(train.command)
 for _name, _module in {
     "list": list_variants,
@@ -55,7 +59,10 @@ for _name, _module in {
     "report": report,
 }.items():
     name_types(_module.command)
-    app.command(_name, help=paragraphs(_module.command))(spoken(_module.command))
+    _command = spoken(_module.command)
+    app.command(_name, help=paragraphs(_module.command))(
+        configurable(_command) if _module not in _WITHOUT_FILE else _command
+    )
 
 
 def _print_version(wanted: bool) -> None:

@@ -25,7 +25,7 @@ UNBOUNDED = 10_000
 FORCE_HELP = "Replace an output that exists."
 
 
-def console() -> "Console":
+def console(*, quiet: bool = False) -> "Console":
     """For results. In a file or a pipe there is no edge to cut a table at, unless COLUMNS says so; on a narrow terminal
     texts in tables are folded, and never end in an ellipsis.
     """
@@ -41,7 +41,7 @@ def console() -> "Console":
                     column.overflow = "fold"
             super().print(*objects, **options)
 
-    out = WholeTables(highlight=False)
+    out = WholeTables(highlight=False, quiet=quiet)
     if not out.is_terminal and "COLUMNS" not in os.environ:
         out.width = UNBOUNDED
     return out

@@ -1,15 +1,19 @@
 """`repvgg train`."""
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from repvgg.base.errors import InputError
+from repvgg.base.processor import get_processor
 from repvgg.base.startup import keep_memory
+from repvgg.cli.config import was_given
 from repvgg.cli.device import DEVICE_HELP, WORKERS_HELP, check_device
+from repvgg.cli.networks import require_model, require_network
 from repvgg.cli.terminal import FORCE_HELP
 
 _RECIPE, _IMAGES, _RUN, _HOSTS = "The recipe's values", "Training images", "The run", "Several hosts"
@@ -24,9 +28,13 @@ class Precision(StrEnum):
 
 
 def command(
+    context: typer.Context,
     data: Annotated[
-        Path, typer.Argument(help="A folder with one sub-folder a class, or train/ and val/, a .csv file, or shards.")
-    ],
+        Path | None,
+        typer.Argument(
+            help="A folder with one sub-folder a class, or train/ and val/; a .csv file; shards; a run to --resume."
+        ),
+    ] = None,
     model: Annotated[str, typer.Option(help="A network's name; `repvgg list` has them.")] = "RepVGG-A0",
     recipe: Annotated[
         str | None, typer.Option(help="quick (the default), finetune, paper, paper-heavy, plus, or qat (with --qat).")
@@ -51,7 +59,13 @@ def command(
         typer.Option(help="A trained network, any file of one, to learn from with --distill; with --qat its own."),
     ] = None,
     output: Annotated[Path | None, typer.Option(help="The run's folder; runs/MODEL-DATA if not given.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in that folder, if any.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the run in that folder, if any, as it was begun; with more --epochs, longer.",
+        ),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of weights, order and augmentation.", rich_help_panel=_RUN)] = 0,
     precision: Annotated[
@@ -138,80 +152,49 @@ def command(
 
     Example: repvgg train flowers --model RepVGG-A0 --size 128 --epochs 40
     """
-    from repvgg.base.processor import PORTABLE, get_processor
-    from repvgg.cli.networks import load_network
+    given = {name: value for name, value in locals().items() if was_given(context, name)}
     from repvgg.cli.terminal import console, start_keras
-    from repvgg.training.recipe import get_recipe
+    from repvgg.training.request import checked_request
 
-    if per_channel and qat is None:
-        raise InputError("--per-channel is about --qat, which is not given.")
-    if processor is not None:
-        if qat is None:
-            raise InputError("--processor is about --qat, which is not given.")
-        get_processor(processor)
-    check_device(device)
-    if qat is not None and weights is not None:
-        raise InputError("--weights and --qat both say what to begin with. Give one of them.")
-
-    cluster = _cluster(coordinator, num_processes, process_id)
-    # A misspelt recipe or value is told of before minutes of starting up.
-    chosen = get_recipe(recipe or ("quick" if qat is None else "qat")).changed(
-        size=size,
-        epochs=epochs,
-        batch_size=batch,
-        learning_rate=learning_rate,
-        warmup_epochs=warmup_epochs,
-        momentum=momentum,
-        nesterov=nesterov,
-        weight_decay=weight_decay,
-        custom_l2=custom_l2,
-        label_smoothing=label_smoothing,
-        distill=distill,
-        auxiliary_weight=auxiliary_weight,
-        ema=ema,
-        accumulate=accumulate,
-        clip_norm=clip_norm,
-        test_size=test_size,
-        crop_scale=crop_scale,
-        crop_ratio=crop_ratio,
-        flip=flip,
-        auto_augment=auto_augment,
-        random_erasing=random_erasing,
-        mixup=mixup,
-        cutmix=cutmix,
-    )
-    if rand_augment is not None:
-        chosen = chosen.with_rand_augment(*rand_augment)
+    cluster = _cluster(given.pop("coordinator", None), given.pop("num_processes", None), given.pop("process_id", None))
+    _check_quantizing(given)
+    check_device(given.pop("device", None))
+    request = checked_request(_by_their_names(given), resume=resume, force=force)
     keep_memory()
     start_keras(device)
     from repvgg.training.distribution import make_deterministic
     from repvgg.training.processes import joined
-    from repvgg.training.quantized import quantized_start
-    from repvgg.training.run import train
+    from repvgg.training.run import run
 
-    if deterministic:
+    if request.deterministic:
         make_deterministic()
     with joined(cluster) if cluster is not None else nullcontext():
-        train(
-            data,
-            model if qat is None else quantized_start(qat, per_channel=per_channel, processor=processor or PORTABLE),
-            recipe=chosen,
-            output=output,
-            weights=weights,
-            teacher=load_network(teacher) if teacher is not None else None,
-            seed=seed,
-            holdout=holdout,
-            dtype=precision.value if precision is not None else None,
-            save_steps=save_steps,
-            tensorboard=tensorboard,
-            report=report,
-            strict=strict,
-            workers=workers,
-            resume=resume,
-            force=force,
-            # The others say the same; one voice is enough.
-            out=console() if not process_id else None,
-        )
+        # The others say the same; one voice is enough.
+        run(request, console(quiet=bool(process_id)))
+
+
+def _by_their_names(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options by the names that `repvgg.train` has for them."""
+    others = {"batch": "batch_size", "precision": "dtype"}
+    values = {others.get(name, name): value for name, value in given.items() if name not in ("resume", "force")}
+    if "dtype" in values:
+        values["dtype"] = values["dtype"].value
+    return values
+
+
+def _check_quantizing(given: Mapping[str, Any]) -> None:
+    if "qat" in given:
+        require_model(given["qat"])
+        if "weights" in given:
+            raise InputError("--weights and --qat both say what to begin with. Give one of them.")
+    elif not given.get("resume"):
+        for name in ("per_channel", "processor"):
+            if name in given:
+                raise InputError(f"--{name.replace('_', '-')} is about --qat, which is not given.")
+    if "processor" in given:
+        get_processor(given["processor"])
+    if "teacher" in given:
+        require_network(given["teacher"])
 
 
 def _cluster(coordinator: str | None, num_processes: int | None, process_id: int | None):  # type: ignore[no-untyped-def]

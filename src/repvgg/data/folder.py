@@ -16,6 +16,9 @@ TRAINING_FOLDER = "train"
 VALIDATION_FOLDERS = ("val", "validation", "valid", "test")
 """The first that exists is taken."""
 
+SHARDS_INDEX = "records.json"
+"""What a folder of shards has, and a folder of images has not."""
+
 
 @dataclass(frozen=True, eq=False)
 class LabelledImages:
@@ -83,6 +86,16 @@ def find_labelled_images(root: str | Path, class_names: Sequence[str] | None = N
     paths = tuple(path for name in names for path in found.get(name, ()))
     counts = [len(found.get(name, ())) for name in names]
     return LabelledImages(paths, np.repeat(np.arange(len(names), dtype=np.int32), counts), names)
+
+
+def place_of(path: Path, root: Path) -> str:
+    """What an image is called, wherever the folder `root` lies."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+
+def holds_shards(folder: Path) -> bool:
+    """Whether `folder` is what `repvgg shard` wrote."""
+    return (folder / SHARDS_INDEX).is_file()
 
 
 def find_splits(root: str | Path, holdout: float = 0.2, seed: int = 0) -> tuple[LabelledImages, LabelledImages]:

@@ -16,11 +16,11 @@ import tensorflow as tf
 
 from repvgg.base.errors import InputError, OutputExistsError
 from repvgg.base.files import atomic_output, refuse_existing
-from repvgg.data.folder import LabelledImages
+from repvgg.data.folder import SHARDS_INDEX, LabelledImages
 from repvgg.data.images import load_image
 from repvgg.data.scan import ScanReport
 
-INDEX = "records.json"
+INDEX = SHARDS_INDEX
 VERSION = 1
 FIELDS: Mapping[str, str] = {
     "content": "image/encoded",

@@ -10,7 +10,7 @@ import numpy as np
 from repvgg.base.errors import FileError, InputError
 from repvgg.base.metadata import Preprocessing
 from repvgg.base.run_folder import DATA, RunFolder
-from repvgg.data.folder import LabelledImages, find_splits
+from repvgg.data.folder import LabelledImages, find_splits, place_of
 from repvgg.data.reading import prepared_batches
 from repvgg.evaluation.labels import labelled_for
 from repvgg.pipeline import RecordSource, evaluation_batches
@@ -93,7 +93,8 @@ def images_of_run(folder: RunFolder, settings: Mapping[str, Any]) -> Images | st
         return f"Accuracy, confusion and mistakes: {where}, cannot be used ({error}); {advice}."
     kept = folder.read_json(DATA)
     broken = {path for path, _ in kept.get("broken", [])}
-    images = images.subset([place for place, path in enumerate(images.paths) if str(path) not in broken])
+    whole = [place for place, path in enumerate(images.paths) if place_of(path, data) not in broken]
+    images = images.subset(whole)
     if len(images) != len(kept.get("files", {}).get("val", ())):
         return f"Accuracy, confusion and mistakes: {where}, have changed since it began; {advice}."
     return Images(f"{data}, the run's validation images", images)

@@ -97,6 +97,19 @@ class SGD(keras.optimizers.SGD):
         super().finalize_variable_values(variables)
 
 
+def make_schedule(recipe: Recipe, steps_per_epoch: int) -> Any:
+    """The learning rate of each step: a linear warm-up, and a cosine to 0 over the rest of the epochs."""
+    warmup = round(recipe.warmup_epochs * steps_per_epoch)
+    # With accumulation, Keras counts an iteration for every step, moved weights or not.
+    steps = recipe.epochs * steps_per_epoch
+    return keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0 if warmup else recipe.peak_rate,
+        decay_steps=max(1, steps - warmup),
+        warmup_target=recipe.peak_rate if warmup else None,
+        warmup_steps=warmup,
+    )
+
+
 def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> Any:
     """SGD with a linear warm-up and a cosine to 0, over the whole of the recipe's epochs.
 
@@ -110,17 +123,8 @@ def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> Any:
                 f"`{name}` does not go together with several devices in TensorFlow. Set KERAS_BACKEND=jax, which "
                 "trains on all of them with it, or CUDA_VISIBLE_DEVICES=0 for one device."
             )
-    warmup = round(recipe.warmup_epochs * steps_per_epoch)
-    # With accumulation, Keras counts an iteration for every step, moved weights or not.
-    steps = recipe.epochs * steps_per_epoch
-    schedule = keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0 if warmup else recipe.peak_rate,
-        decay_steps=max(1, steps - warmup),
-        warmup_target=recipe.peak_rate if warmup else None,
-        warmup_steps=warmup,
-    )
     return SGD(
-        schedule,
+        make_schedule(recipe, steps_per_epoch),
         # Keras numbers its names otherwise, and a checkpoint knows variables by their paths.
         name="sgd",
         momentum=recipe.momentum,

@@ -1,28 +1,35 @@
 """The images of a run: found, looked through before the first epoch, and the same again when the run goes on."""
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from repvgg.base.errors import InputError
 from repvgg.base.run_folder import DATA, RunFolder
-from repvgg.data.folder import find_splits, is_listed
+from repvgg.data.folder import is_listed, place_of
 from repvgg.data.scan import ScanReport, scan
 from repvgg.pipeline import FolderSource, RecordSource
+from repvgg.training.request import Request
 
 Source = FolderSource | RecordSource
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is trained on and measured with, the files that were left out as (path, reason), and the number of threads
-    that read; as many as TensorFlow chooses if None.
+    """What is trained on and measured with.
+
+    Attributes:
+        training, validation: the images.
+        state: which images these are, as plain values: another set of images would make a run another one.
+        broken: files that were left out, as (path, reason).
+        workers: threads that read; as many as TensorFlow chooses if None.
     """
 
     training: Source
     validation: Source
+    state: Mapping[str, Any]
     broken: tuple[tuple[str, str], ...] = ()
     workers: int | None = None
 
@@ -33,48 +40,54 @@ class Inputs:
             for source in (self.training, self.validation)
         )
 
+    def require_same(self, folder: RunFolder) -> None:
+        """Makes sure that a run goes on with the images that it began with.
 
-def find_inputs(
-    data: Path,
-    folder: RunFolder | None,
-    *,
-    holdout: float,
-    seed: int,
-    strict: bool,
-    workers: int | None = None,
-    resumed: bool,
-    scanning: Callable[[int], Callable[[int], None]],
-) -> Inputs:
-    """The images under `data`: class folders, `train/` and `val/`, CSV files, or shards.
+        Raises:
+            InputError: if they have changed.
+        """
+        if not (folder / DATA).exists():
+            return
+        # A file that cannot be read stands in the one list or in the other.
+        before, now = ({**state, "broken": None} for state in (folder.read_json(DATA), self.state))
+        if before != now:
+            raise InputError(
+                f"The images have changed since the run in '{folder.path}' was begun ('{DATA}' in it lists them), so "
+                "it cannot go on as the same run. Put them back as they were, or begin anew with --force."
+            )
 
-    What was found is kept in the run's folder, and a run that goes on compares: another set of images would make it
-    another run.
+
+def find_inputs(request: Request, scanning: Callable[[int], Callable[[int], None]]) -> Inputs:
+    """The images of a run, each of them looked at.
 
     Args:
-        folder: where to keep it; None in a process that writes nothing.
         scanning: called with the number of files to look through; gives the function to call as they are done.
 
     Raises:
         FileError: if there are no images to train on.
-        InputError: if a run goes on and the images have changed.
     """
-    if RecordSource.recognizes(data):
-        sources = RecordSource.open(data)
-        state = {"kind": "records", "counts": {name: len(source) for name, source in sources.items()}}
-        _keep(folder, state, resumed=resumed)
-        return Inputs(sources["train"], sources["val"], workers=workers)
-    splits = dict(zip(("train", "val"), find_splits(data, holdout, seed), strict=True))
+    if request.splits is None:
+        sources = RecordSource.open(request.data)
+        labels = {name: zlib.crc32(source.labels.tobytes()) for name, source in sources.items()}
+        counts = {name: len(source) for name, source in sources.items()}
+        shards = {"kind": "records", "counts": counts, "labels": labels}
+        return Inputs(sources["train"], sources["val"], shards, workers=request.workers)
+    splits = dict(zip(("train", "val"), request.splits, strict=True))
     advance = scanning(sum(len(images) for images in splits.values()))
-    reports = {name: scan(images, strict=strict, workers=workers, advance=advance) for name, images in splits.items()}
-    files = {name: _files(report, data if data.is_dir() else data.parent) for name, report in reports.items()}
+    reports = {
+        name: scan(images, strict=request.strict, workers=request.workers, advance=advance)
+        for name, images in splits.items()
+    }
+    root = request.data if request.data.is_dir() else request.data.parent
+    files = {name: _files(report, root) for name, report in reports.items()}
     broken = tuple((str(file.path), file.reason) for report in reports.values() for file in report.broken)
-    state = {"kind": "folders", "files": files, "broken": [list(row) for row in broken]}
-    if is_listed(data):
+    training, validation = (FolderSource(report.images, report.plain) for report in reports.values())
+    places = [[place_of(Path(path), root), reason] for path, reason in broken]
+    state: dict[str, Any] = {"kind": "folders", "files": files, "broken": places}
+    if is_listed(request.data):
         # Folders are labels; in a list a line may change and its file stay the same.
         state["labels"] = {name: zlib.crc32(report.images.labels.tobytes()) for name, report in reports.items()}
-    _keep(folder, state, resumed=resumed)
-    training, validation = (FolderSource(report.images, report.plain) for report in reports.values())
-    return Inputs(training, validation, broken, workers)
+    return Inputs(training, validation, state, broken, request.workers)
 
 
 def _crc_of_names(source: Source) -> int:
@@ -85,19 +98,4 @@ def _crc_of_names(source: Source) -> int:
 
 def _files(report: ScanReport, root: Path) -> list[list[Any]]:
     """Each file's place below `root` and its size, which tell whether it is the same when a run goes on."""
-    return [
-        [path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path), path.stat().st_size]
-        for path in report.images.paths
-    ]
-
-
-def _keep(folder: RunFolder | None, state: dict[str, Any], *, resumed: bool) -> None:
-    if folder is None:
-        return
-    if not resumed or not (folder / DATA).exists():
-        folder.write_json(DATA, state)
-    elif folder.read_json(DATA) != state:
-        raise InputError(
-            f"The images have changed since the run in '{folder.path}' was begun ('{DATA}' in it lists them), so it "
-            "cannot go on as the same run. Put them back as they were, or begin anew with --force."
-        )
+    return [[place_of(path, root), path.stat().st_size] for path in report.images.paths]

@@ -87,7 +87,7 @@ class Recipe:
     def changed(self, **changes: Any) -> "Recipe":
         """A copy with some values replaced; those of the augmentation by their own names.
 
-        Values that are None are left as they are.
+        Values that are None are left as they are. A warm-up that is not given is at most a quarter of epochs that are.
 
         Raises:
             InputError: if there is no such value.
@@ -97,6 +97,8 @@ class Recipe:
         for name in given:
             if name not in own | pictures:
                 raise UnknownNameError("recipe value", name, sorted(own | pictures))
+        if "epochs" in given and "warmup_epochs" not in given:
+            given["warmup_epochs"] = min(self.warmup_epochs, max(given["epochs"], 1) / 4)
         augmentation = replace(self.augmentation, **{key: value for key, value in given.items() if key in pictures})
         return replace(
             self, **{"augmentation": augmentation, **{key: value for key, value in given.items() if key in own}}
@@ -108,8 +110,22 @@ class Recipe:
         return replace(self, augmentation=replace(self.augmentation, rand_augment=settings))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Plain values, for JSON; `from_dict` reads them back."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Recipe":
+        """Reads what `to_dict` wrote; what is missing takes its default.
+
+        Raises:
+            UnknownNameError: for a name that is none.
+            InputError: for values that make no training.
+        """
+        known = [entry.name for entry in fields(cls)]
+        for name in values:
+            if name not in known:
+                raise UnknownNameError("recipe value", name, known)
+        return cls(**{**values, "augmentation": Augmentation.from_dict(values.get("augmentation", {}))})
 
 
 def _require(holds: bool, name: str, value: object, expected: str) -> None:

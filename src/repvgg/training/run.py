@@ -2,9 +2,7 @@
 
 import shlex
 import sys
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +12,31 @@ from rich.console import Console
 from repvgg.base.errors import InputError
 from repvgg.base.metadata import Preprocessing
 from repvgg.base.progress import working
-from repvgg.base.run_folder import BEST, CHECKPOINTS, LAST, TENSORBOARD, RunFolder
+from repvgg.base.run_folder import BEST
 from repvgg.base.words import counted
 from repvgg.checkpoints.zoo import create_model
 from repvgg.models.metadata import get_metadata, set_metadata
-from repvgg.models.saving import load_model, save_model
-from repvgg.pipeline import Share, steps_per_epoch, training_batches
-from repvgg.runners.runner import Runner
-from repvgg.training.callbacks import BestKeeper, RateLogger, StateKeeper
-from repvgg.training.compiled import compile_for, output_names
+from repvgg.models.saving import load_model
+from repvgg.pipeline import steps_per_epoch
+from repvgg.training.compiled import output_names
 from repvgg.training.distribution import all_devices, placed, this_share
-from repvgg.training.feeding import read_by, validation_batches, with_outputs
 from repvgg.training.finish import Outcome, finish
+from repvgg.training.fitting import fit, require_steps_left
 from repvgg.training.inputs import Inputs, find_inputs
-from repvgg.training.processes import asked_to_stop, require_agreement
-from repvgg.training.progress import ProgressBar, devices_line, epoch_line, scan_bar, tell_inputs
-from repvgg.training.quantized import QuantizedStart, calibration_batch, finish_quantized, is_quantized
-from repvgg.training.recipe import Recipe, get_recipe
+from repvgg.training.processes import require_agreement
+from repvgg.training.progress import devices_line, scan_bar, tell_inputs
+from repvgg.training.quantized import (
+    QuantizedStart,
+    calibration_batch,
+    finish_quantized,
+    is_quantized,
+    quantized_start,
+)
+from repvgg.training.recipe import Recipe
+from repvgg.training.request import NO_SIZE, Request, checked_request
 from repvgg.training.speed import prepare_machine
-from repvgg.training.state import Progress, load_state
-from repvgg.training.teacher import check_teacher, taught, teacher_for
+from repvgg.training.teacher import check_teacher, open_teacher
 from repvgg.training.versions import versions
-
-SAVE_STEPS = 200
-"""Steps between checkpoints within an epoch."""
 
 EVALUATION_SHARE = 224 / 256
 """Crop over resized side in evaluation: the paper's 224 of 256 pixels."""
@@ -63,20 +62,20 @@ class TrainingResult:
 
 
 def train(
-    data: str | Path,
-    model: Any = "RepVGG-A0",
+    data: str | Path | None = None,
+    model: Any = None,
     *,
-    recipe: str | Recipe = "quick",
+    recipe: str | Recipe | None = None,
     output: str | Path | None = None,
     weights: str | Path | None = None,
     teacher: Any = None,
-    seed: int = 0,
-    holdout: float = 0.2,
+    seed: int | None = None,
+    holdout: float | None = None,
     dtype: Any = None,
-    save_steps: int = SAVE_STEPS,
-    tensorboard: bool = True,
-    report: bool = True,
-    strict: bool = False,
+    save_steps: int | None = None,
+    tensorboard: bool | None = None,
+    report: bool | None = None,
+    strict: bool | None = None,
     workers: int | None = None,
     resume: bool = False,
     force: bool = False,
@@ -90,22 +89,25 @@ def train(
     any moment, from the last step saved, and on one CPU bit for bit as if nothing had happened.
 
     Args:
-        data: class folders, `train/` and `val/` with class folders in them, or what `repvgg shard` wrote.
-        model: a variant's name, a classifier of one's own with an output for each class, or a `QuantizedStart`, which
-            is its own teacher if there is no other.
-        recipe: a key of `RECIPES`, or a `Recipe`.
+        data: class folders, `train/` and `val/` with class folders in them, a CSV file, or what
+            `repvgg shard` wrote; with `resume` what the run in `output` has if None.
+        model: a variant's name ("RepVGG-A0" if None), a classifier of one's own with an output for each class, or a
+            `QuantizedStart`, which is its own teacher if there is no other.
+        recipe: a key of `RECIPES` ("quick" if None), or a `Recipe`.
         output: the run's folder; `runs/<model>-<data>` if None.
         weights: what to begin with: "imagenet" or a file, as for `repvgg.create_model`.
-        teacher: a trained network, or any `Runner`, whose answers are learnt; `distill` of the recipe says how much.
-        seed: of weights, order and augmentation.
-        holdout: share of the images to measure with, where `data` does not say.
+        teacher: a trained network, a file of one, or any `Runner`, whose answers are learnt; `distill` of the recipe
+            says how much.
+        seed: of weights, order and augmentation; 0 if None.
+        holdout: share of the images to measure with, where `data` does not say; 0.2 if None.
         dtype: Keras dtype policy, such as "mixed_bfloat16".
-        save_steps: steps between checkpoints within an epoch; there is one at the end of each epoch as well.
-        tensorboard: write logs for TensorBoard.
+        save_steps: steps between checkpoints within an epoch, 200 if None; the end of each epoch has one as well.
+        tensorboard: write logs for TensorBoard; yes if None.
         report: write a page about the run and its network at the end, as `repvgg.report` does.
         strict: fail at broken images instead of leaving them out.
         workers: threads that read images; TensorFlow's own choice, and one a core before the first epoch, if None.
-        resume: go on with the run in `output`, if there is one.
+        resume: go on with the run in `output`, if there is one; what is not given here is as it was begun. With more
+            `epochs` than before it goes on longer.
         force: begin anew in a folder that has a run in it.
         out: where to print; nowhere if None.
         changes: single values of the recipe or its augmentation, such as `epochs=20` or `size=96`.
@@ -122,233 +124,138 @@ def train(
         >>> result = repvgg.train("flowers", "RepVGG-A0", epochs=40)
         >>> result.outcome.top1, result.deployed
     """
-    console = out or Console(quiet=True)
-    chosen = (get_recipe(recipe) if isinstance(recipe, str) else recipe).changed(**changes)
-    data = Path(data)
-    label = model if isinstance(model, str) else model.name
-    folder = RunFolder(Path(output) if output is not None else Path("runs") / f"{label}-{data.resolve().name}")
-    if save_steps < 1:
-        raise InputError(f"`save_steps` must be at least 1. Received: {save_steps}.")
-    start = model if isinstance(model, QuantizedStart) else None
-    if start is not None:
-        model = start.network
-        teacher = model if teacher is None and chosen.distill else teacher
-    tutor = teacher_for(teacher, chosen)
-    crops, views = _preprocessing(model, chosen)
+    given = {
+        "data": data,
+        "model": model,
+        "recipe": recipe,
+        "output": output,
+        "weights": weights,
+        "teacher": teacher,
+        "seed": seed,
+        "holdout": holdout,
+        "dtype": dtype,
+        "save_steps": save_steps,
+        "tensorboard": tensorboard,
+        "report": report,
+        "strict": strict,
+        "workers": workers,
+        **changes,
+    }
+    request = checked_request(given, resume=resume, force=force, quantizing=isinstance(model, QuantizedStart))
+    return run(request, out or Console(quiet=True))
+
+
+def run(request: Request, console: Console) -> TrainingResult:
+    """Trains as `train` does, what was checked before."""
+    request, start = _opened(request)
+    tutor = open_teacher(request.teacher)
+    network, seed = request.model, request.seed
+    crops, views = _preprocessing(network, request.recipe)
+
+    # The images.
+    with scan_bar(console) as scanning:
+        inputs = find_inputs(request, scanning)
+    request = request.fitted_to(len(inputs.training))
+    recipe, folder = request.recipe, request.folder
+    for note in request.notes:
+        console.print(note, soft_wrap=True, markup=False)
+    tell_inputs(console, inputs)
+
+    # Is it the run that it should be? All processes have to say so before one of them writes.
+    settings = _settings(request, start, tutor.name if tutor is not None else None)
+    request.require_same(settings)
+    if request.begun is not None:
+        inputs.require_same(folder)
+    require_agreement({"the settings": settings, "the images": inputs.fingerprint()})
     share = this_share()
     writes = share.index == 0
-    settings = _settings(data, model, chosen, weights, tutor, seed, holdout, dtype)
-    if start is not None:
-        settings["quantization"] = start.describe()
-    resumed = folder.begin(settings, resume=resume, force=force) if writes else resume and folder.started
-    if resume and not resumed:
-        console.print(f"Nothing to go on with in '{folder.path}'; a new run begins.", soft_wrap=True)
-    with scan_bar(console) as scanning:
-        inputs = find_inputs(
-            data,
-            folder if writes else None,
-            holdout=holdout,
-            seed=seed,
-            strict=strict,
-            workers=workers,
-            resumed=resumed,
-            scanning=scanning,
-        )
-    require_agreement({"the settings": settings, "the images": inputs.fingerprint()})
-    tell_inputs(console, inputs)
-    if writes and not resumed:
-        folder.write_settings(settings, {"command": shlex.join(["repvgg", *sys.argv[1:]]), "versions": versions()})
 
     prepare_machine()
     keras.utils.set_random_seed(seed)
     with all_devices() as devices:
+        # The network.
         if tutor is not None:
             check_teacher(tutor, inputs.training.class_names, crops)
         if start is not None:
             console.print("Equalizing and fitting the network for 8 bits ...")
             with working(console, "fitting"):
-                model = start.prepare(calibration_batch(inputs.training, chosen, crops, seed))
-        network = _network(model, inputs, crops, views, weights, dtype)
+                network = start.prepare(calibration_batch(inputs.training, recipe, crops, seed))
+        network = _network(network, inputs, crops, views, request.weights, request.dtype)
         set_metadata(
             network,
             class_names=inputs.training.class_names,
             preprocessing=views,
-            source=f"repvgg train: {data.resolve().name}, {counted(chosen.epochs, 'epoch')}, seed {seed}",
+            source=f"repvgg train: {request.data.resolve().name}, {counted(recipe.epochs, 'epoch')}, seed {seed}",
         )
-        steps = counted(steps_per_epoch(inputs.training, chosen.batch_size), "step")
+        per_epoch = steps_per_epoch(inputs.training, recipe.batch_size)
+
+        require_steps_left(request, per_epoch)
+
+        # Nothing can be wrong any more; the folder comes last.
+        if writes:
+            _begin(request, settings, inputs)
         console.print(
-            f"{label} at {crops.crop} px on {keras.backend.backend()}, {devices_line(devices, share)}: "
-            f"{counted(chosen.epochs, 'epoch')} of {steps}, batch {chosen.batch_size}, "
-            f"learning rate up to {chosen.peak_rate:.3g}. Everything goes to {folder.path}/",
+            f"{request.label} at {crops.crop} px on {keras.backend.backend()}, {devices_line(devices, share)}: "
+            f"{counted(recipe.epochs, 'epoch')} of {counted(per_epoch, 'step')}, batch {recipe.batch_size}, "
+            f"learning rate up to {recipe.peak_rate:.3g}. Everything goes to {folder.path}/",
             soft_wrap=True,
         )
-        progress = _fit(
-            network,
-            inputs,
-            chosen,
-            folder,
-            share,
-            crops=crops,
-            devices=devices,
-            seed=seed,
-            save_steps=save_steps,
-            tensorboard=tensorboard,
-            resumed=resumed,
-            teacher=tutor,
-            console=console,
-        )
+        progress = fit(network, inputs, request, share, crops=crops, devices=devices, teacher=tutor, console=console)
     if not writes:
         return TrainingResult(network, None, progress.history, folder.path, None)
+
+    # Both forms of the best one, on one device again, wherever it was trained.
     console.print(
         f"Converting the best network, of epoch {progress.best_epoch or 0}, and comparing both forms on "
         f"{counted(len(inputs.validation), 'validation image')} ...",
         soft_wrap=True,
     )
-    # On one device again, wherever it was trained.
     best = load_model(folder / BEST)
     if is_quantized(best):
         deployed, outcome = finish_quantized(
-            best, inputs.validation, folder, progress, console, teacher=tutor, report=report
+            best, inputs.validation, folder, progress, console, teacher=tutor, report=request.report
         )
     else:
-        deployed, outcome = finish(best, inputs.validation, folder, progress, console, report=report)
+        deployed, outcome = finish(best, inputs.validation, folder, progress, console, report=request.report)
     return TrainingResult(best, deployed, progress.history, folder.path, outcome)
 
 
-def _fit(
-    network: Any,
-    inputs: Inputs,
-    recipe: Recipe,
-    folder: RunFolder,
-    share: Share,
-    *,
-    crops: Preprocessing,
-    devices: int,
-    seed: int,
-    save_steps: int,
-    tensorboard: bool,
-    resumed: bool,
-    teacher: Runner | None,
-    console: Console,
-) -> Progress:
-    """Trains from wherever the run is to its end; gives where it is then."""
-    per_epoch = steps_per_epoch(inputs.training, recipe.batch_size)
-    total = per_epoch * recipe.epochs
-    trainer = compile_for(network, recipe, per_epoch)
-    writes = share.index == 0
-
-    state = load_state(folder / CHECKPOINTS, console.print) if resumed else None
-    progress = state[1] if state is not None else Progress()
-    clock = [time.perf_counter()]
-
-    def on_epoch(row: dict[str, float]) -> None:
-        clock.append(time.perf_counter())
-        row["seconds"] = round(clock[-1] - clock[-2], 1)
-        if writes:
-            folder.write_history(progress.history)
-        best = " (best)" if progress.best_epoch == int(row["epoch"]) else ""
-        console.print(f"{epoch_line(row)}{best}")
-
-    keeper = StateKeeper(
-        folder / CHECKPOINTS if writes else None,
-        progress,
-        steps_per_epoch=per_epoch,
-        save_steps=save_steps,
-        on_epoch=on_epoch,
-        asked_to_stop=asked_to_stop if share.count > 1 else None,
-        tell=lambda words: console.print(words, soft_wrap=True),
-    )
-    require_agreement({"the step to go on from": progress.step})
-    if state is not None:
-        keeper.restore(trainer, state[0])
-        console.print(f"Going on from step {progress.step} of {total}.")
-    names = output_names(network)
-    validation = validation_batches(
-        inputs.validation,
-        get_metadata(network).preprocessing or crops,
-        names,
-        batch_size=recipe.batch_size,
-        share=share,
-        devices=devices,
-    )
-
-    def save_best() -> None:
-        if writes:
-            save_model(network, folder / BEST, force=True)
-
-    with (
-        working(console, "training", total, done=progress.step, unit="steps") as work,
-        keeper.stopping_on_signals(),
-    ):
-        callbacks: list[Any] = [RateLogger(), BestKeeper(progress, per_epoch, save_best)]
-        if recipe.ema is not None:
-            callbacks.append(keras.callbacks.SwapEMAWeights())
-        callbacks.append(keeper)
-        if tensorboard and writes:
-            callbacks.append(_tensorboard(folder))
-        callbacks.append(ProgressBar(work))
-        # A run that was stopped within an epoch first goes on to the end of that one.
-        for first, last in _legs(progress.step, per_epoch, total):
-            batches = training_batches(
-                inputs.training,
-                crops,
-                recipe.augmentation,
-                batch_size=recipe.batch_size,
-                seed=seed,
-                first_step=first,
-                last_step=last,
-                share=share,
-            )
-            if teacher is not None:
-                batches = taught(batches, teacher, recipe.distill)
-            trainer.fit(
-                with_outputs(read_by(batches, inputs.workers), names),
-                initial_epoch=first // per_epoch,
-                epochs=-(-last // per_epoch),
-                steps_per_epoch=min(per_epoch, last - first),
-                validation_data=read_by(validation, inputs.workers),
-                callbacks=callbacks,
-                verbose=0,
-                shuffle=False,
-            )
-    if recipe.ema is not None:
-        trainer.optimizer.finish_average(trainer.trainable_variables)
-    if writes:
-        save_model(network, folder / LAST, force=True)
-    return progress
+def _opened(request: Request) -> tuple[Request, QuantizedStart | None]:
+    """With networks where names of files stood; and what a run in 8-bit numbers begins with, where it is one."""
+    start = request.model if isinstance(request.model, QuantizedStart) else None
+    if request.qat is not None:
+        processor = {"processor": request.processor} if request.processor is not None else {}
+        start = quantized_start(Path(request.qat), per_channel=request.per_channel, **processor)
+    if start is None:
+        return request, None
+    own = start.network if request.teacher is None and request.recipe.distill else request.teacher
+    return replace(request, model=start.network, teacher=own), start
 
 
-def _legs(step: int, per_epoch: int, total: int) -> Iterator[tuple[int, int]]:
-    within = step % per_epoch
-    if within:
-        end = step - within + per_epoch
-        yield step, end
-        step = end
-    if step < total:
-        yield step, total
-
-
-def _settings(
-    data: Path,
-    model: Any,
-    recipe: Recipe,
-    weights: Any,
-    teacher: Runner | None,
-    seed: int,
-    holdout: float,
-    dtype: Any,
-) -> dict[str, Any]:
+def _settings(request: Request, start: QuantizedStart | None, teacher: str | None) -> dict[str, Any]:
     """What decides the numbers of a run: a run that goes on must have the same."""
+    model = request.model
+    quantization = {"quantization": start.describe()} if start is not None else {}
     return {
-        "data": str(data),
+        **request.settings(),
         "model": model if isinstance(model, str) else f"a model of one's own, {model.count_params():,} parameters",
-        "weights": str(weights) if weights is not None else None,
-        "teacher": teacher.name if teacher is not None else None,
-        "seed": seed,
-        "holdout": holdout,
-        "dtype": str(keras.dtype_policies.get(dtype or keras.config.dtype_policy()).name),
-        "recipe": recipe.to_dict(),
+        "teacher": teacher,
+        "dtype": str(keras.dtype_policies.get(request.dtype or keras.config.dtype_policy()).name),
+        **quantization,
     }
+
+
+def _begin(request: Request, settings: dict[str, Any], inputs: Inputs) -> None:
+    """Writes what the run begins with, or with which other settings it goes on."""
+    command = shlex.join(["repvgg", *sys.argv[1:]])
+    if request.begun is None:
+        about = {"command": command, "versions": versions()}
+        told = {"settings": settings, "options": request.options(), "about": about}
+        request.folder.begin(inputs.state, told)
+    elif request.begun["settings"] != settings:
+        about = request.begun["about"]
+        about = {**about, "went_on_with": [*about.get("went_on_with", []), command]}
+        request.folder.write_settings({**request.begun, "settings": settings, "about": about})
 
 
 def _preprocessing(model: Any, recipe: Recipe) -> tuple[Preprocessing, Preprocessing]:
@@ -362,7 +269,7 @@ def _preprocessing(model: Any, recipe: Recipe) -> tuple[Preprocessing, Preproces
         )
     if recipe.size is None:
         if carried is None:
-            raise InputError("This recipe has no image size of its own, and the network carries none. Give `size`.")
+            raise InputError(NO_SIZE)
         return carried, carried
     usual = carried or Preprocessing.for_channels(channels)
     colours = {"mean": usual.mean, "std": usual.std}
@@ -379,14 +286,7 @@ def _network(model: Any, inputs: Inputs, crops: Preprocessing, views: Preprocess
         # A size that is the same in training and in evaluation is fixed, which exports and kernels like.
         side = crops.crop if crops.crop == views.crop else None
         return create_model(model, classes, (side, side, crops.channels), weights=weights, dtype=dtype)
-    for name, value in (("weights", weights), ("dtype", dtype)):
-        if value is not None:
-            raise InputError(f"`{name}` is for a network that is made by its name; '{model.name}' has its own.")
     outputs = model.output["main"] if output_names(model) else model.output
     if outputs.shape[-1] != classes:
         raise InputError(f"'{model.name}' has {outputs.shape[-1]} outputs, and the images are in {classes} classes.")
     return placed(model)
-
-
-def _tensorboard(folder: RunFolder) -> Any:
-    return keras.callbacks.TensorBoard(str(folder / TENSORBOARD), write_graph=False, profile_batch=0)

@@ -6,6 +6,7 @@ arXiv 1503.02531, at temperature 1.
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,25 +14,34 @@ import numpy as np
 from repvgg.base.errors import InputError
 from repvgg.base.metadata import Preprocessing
 from repvgg.blocks.layers import ReparameterizableBlock
+from repvgg.checkpoints import load_checkpoint
+from repvgg.checkpoints.zoo import IMAGENET, create_model
 from repvgg.conversion import reparameterize
 from repvgg.models.full_precision import in_full_precision
 from repvgg.models.layers import all_layers
+from repvgg.runners import RUNNERS, load_runner
 from repvgg.runners.classifier import class_logits, softmax
 from repvgg.runners.keras import KerasRunner
 from repvgg.runners.runner import Runner
-from repvgg.training.recipe import Recipe
 
 
-def teacher_for(teacher: Any, recipe: Recipe) -> Runner | None:
-    """The teacher as a runner, in its deploy form, which answers the same and is faster."""
-    if (teacher is None) != (recipe.distill == 0):
-        raise InputError(
-            f"A share of {recipe.distill:g} of the targets is to come from a teacher, and there is none. Name one "
-            "(`teacher`), or learn from labels alone: distill=0."
-            if teacher is None
-            else "There is a teacher, and no share of the targets is to come from it. Say how much: distill=1 for all."
-        )
-    return None if teacher is None else as_runner(teacher)
+def open_teacher(teacher: Any) -> Runner | None:
+    """The teacher as a runner: a network, a runner, a file of either, or a name, which stands for published weights.
+
+    Raises:
+        FileError: if there is no such file, or it cannot be read.
+        VerificationError: if its two forms differ.
+    """
+    if teacher is None:
+        return None
+    if not isinstance(teacher, str | Path):
+        return as_runner(teacher)
+    path = Path(teacher)
+    if not path.exists():
+        return as_runner(create_model(str(teacher), weights=IMAGENET))
+    if path.is_dir() or path.suffix in RUNNERS:
+        return load_runner(path)
+    return KerasRunner(load_checkpoint(path), name=path.name)
 
 
 def as_runner(teacher: Any) -> Runner:
