@@ -58,4 +58,4 @@ def _has_gpu(backend: str) -> bool:
         return bool(torch.cuda.is_available())
     import jax
 
-    return jax.default_backend() != "cpu"
+    return bool(jax.default_backend() != "cpu")
