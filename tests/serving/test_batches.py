@@ -49,14 +49,17 @@ class Network:
 
 
 def working(
-    body: Callable[[Batcher, Network], Awaitable[None]], sizes: Sequence[int] = (1, 2, 4), window: float = 0.0
+    body: Callable[[Batcher, Network], Awaitable[None]],
+    sizes: Sequence[int] = (1, 2, 4),
+    window: float = 0.0,
+    on_their_way: int = 100,
 ) -> Network:
     network = Network()
     seen: list[Row] = []
 
     async def run() -> None:
         with ThreadPoolExecutor(1) as pool:
-            batcher = Batcher(network, sizes, pool, window, seen.append)
+            batcher = Batcher(network, sizes, pool, window, lambda: on_their_way, seen.append)
             batcher.start()
             try:
                 await body(batcher, network)
@@ -98,6 +101,13 @@ def test_a_window_waits_for_more() -> None:
         await asyncio.wait_for(first, 5)
 
     assert working(body, sizes=(1, 2), window=60).batches == [[1, 2]]
+
+
+def test_nobody_waits_for_those_who_cannot_come() -> None:
+    async def body(batcher: Batcher, network: Network) -> None:
+        await asyncio.wait_for(asyncio.gather(*(batcher.row(picture(value)) for value in (1, 2))), 20)
+
+    assert working(body, window=60, on_their_way=2).batches == [[1, 2]]
 
 
 def test_a_window_ends() -> None:

@@ -76,18 +76,21 @@ def application(networks: Sequence[Served], limits: Limits) -> Gate:
         title="repvgg",
         version=repvgg.__version__,
         description="What is in a picture, by one or several networks.",
-        lifespan=lambda app: _working(app, networks, limits, metrics),
+        lifespan=lambda app: _working(app, networks, limits, metrics, lambda: gate.running),
     )
     for kind, refusal in _REFUSALS.items():
         app.add_exception_handler(kind, _handler(refusal))
     _add_page(app)
     _add_facts(app, networks, metrics)
     _add_predict(app, {network.name: network for network in networks}, limits)
-    return Gate(app, limits, metrics)
+    gate = Gate(app, limits, metrics)
+    return gate
 
 
 @asynccontextmanager
-async def _working(app: FastAPI, networks: Sequence[Served], limits: Limits, metrics: Metrics) -> AsyncIterator[None]:
+async def _working(
+    app: FastAPI, networks: Sequence[Served], limits: Limits, metrics: Metrics, running: Callable[[], int]
+) -> AsyncIterator[None]:
     """Starts what works on pictures; at the end, what waits is run first."""
     # One thread for all networks: they take turns, each with all cores, so that their times can be compared.
     with (
@@ -101,6 +104,7 @@ async def _working(app: FastAPI, networks: Sequence[Served], limits: Limits, met
                 network.sizes,
                 network_thread,
                 limits.window,
+                running,
                 partial(metrics.batch, network.name),
             )
             batcher.start()

@@ -59,14 +59,22 @@ class Batcher:
         run: the network. It is called in `pool`, never twice at once.
         sizes: of batches; see `parts`. The largest is the most that are run together.
         window: seconds that a picture waits for others.
+        on_their_way: how many pictures there are at the moment, those that wait here among them. When nobody else can
+            come, nobody is waited for.
         on_batch: is told of each batch.
     """
 
     def __init__(
-        self, run: Run, sizes: Sequence[int], pool: Executor, window: float, on_batch: Callable[[Row], None]
+        self,
+        run: Run,
+        sizes: Sequence[int],
+        pool: Executor,
+        window: float,
+        on_their_way: Callable[[], int],
+        on_batch: Callable[[Row], None],
     ) -> None:
         self._run, self._sizes, self._pool, self._window = run, sizes, pool, window
-        self._on_batch = on_batch
+        self._on_their_way, self._on_batch = on_their_way, on_batch
         self._queue: asyncio.Queue[_Waiting | None] = asyncio.Queue()
         self._worker: asyncio.Task[None] | None = None
 
@@ -106,7 +114,8 @@ class Batcher:
         group = [first]
         end = first.came + self._window
         while len(group) < self._sizes[-1]:
-            if self._queue.empty() and asyncio.get_running_loop().time() >= end:
+            late = asyncio.get_running_loop().time() >= end
+            if self._queue.empty() and (late or len(group) >= self._on_their_way()):
                 break
             try:
                 async with asyncio.timeout_at(end if self._queue.empty() else None):

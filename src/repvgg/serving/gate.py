@@ -35,12 +35,15 @@ class Gate:
 
     A request's body is read here, as a whole, into memory that is bounded, so what is inside is never held up by a slow
     client. (Requests with a body are few and small: there is one picture in each.)
+
+    Attributes:
+        running: requests that came in and have no answer so far.
     """
 
     def __init__(self, app: App, limits: Limits, metrics: Metrics) -> None:
         self._app, self._limits, self._metrics = app, limits, metrics
-        self._running = 0
-        metrics.requests_in_work(lambda: self._running)
+        self.running = 0
+        metrics.requests_in_work(lambda: self.running)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Lets a request through, or answers it."""
@@ -62,11 +65,11 @@ class Gate:
             status = message.get("status", status)
             await send(message)
 
-        self._running += 1
+        self.running += 1
         try:
             await self._limited(scope, receive, counted)
         finally:
-            self._running -= 1
+            self.running -= 1
             self._metrics.request(status, perf_counter() - begin)
 
     async def _limited(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -109,7 +112,7 @@ class Gate:
             )
 
     def _check_room(self) -> None:
-        if self._running > self._limits.requests:
+        if self.running > self._limits.requests:
             raise Refusal(
                 503,
                 f"The server is busy with {self._limits.requests} requests. Try again in a second.",
