@@ -113,6 +113,10 @@ class Browser:
             mobile=width < 500,
         )
 
+    def set_scheme(self, scheme: str) -> None:
+        """What the reader prefers: "light" or "dark"."""
+        self._in_page("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+
     def screenshot(self) -> str:
         """A PNG, in base 64."""
         return str(self._in_page("Page.captureScreenshot", format="png")["data"])

@@ -16,6 +16,14 @@ from repvgg.models.cost import Cost
 from repvgg.verification import VerificationReport
 
 
+class Accuracy(NamedTuple):
+    """Shares of right answers on so many labelled images."""
+
+    images: int
+    top1: float
+    top5: float
+
+
 class Mistake(NamedTuple):
     """The image as the network got it, (H, W, C) in [0, 1]; true class, predicted class, probability of that, file."""
 
@@ -162,6 +170,17 @@ class Facts:
     def title(self) -> str:
         """The variant's name if there is one."""
         return self.metadata.variant or self.name
+
+    @property
+    def accuracy(self) -> Accuracy | None:
+        """As measured for these facts, or as the network says that it was when its training ended."""
+        if self.quality is not None:
+            return Accuracy(self.quality.images, self.quality.top1, self.quality.top5)
+        for one in self.artifacts:
+            told = ((one.metadata.verification if one.metadata is not None else None) or {}).get("validation")
+            if told is not None:
+                return Accuracy(int(told["images"]), float(told["deployed_top1"]), float(told["top5"]))
+        return None
 
     @property
     def reference(self) -> str | None:

@@ -10,7 +10,7 @@ import numpy as np
 from repvgg.base.errors import FileError, InputError
 from repvgg.base.metadata import Preprocessing
 from repvgg.base.run_folder import DATA, RunFolder
-from repvgg.data.folder import LabelledImages, find_splits, place_of
+from repvgg.data.folder import LabelledImages, find_splits
 from repvgg.data.reading import prepared_batches
 from repvgg.evaluation.labels import labelled_for
 from repvgg.pipeline import RecordSource, evaluation_batches
@@ -83,7 +83,7 @@ def images_of_run(folder: RunFolder, settings: Mapping[str, Any]) -> Images | st
     data = Path(settings.get("data", ""))
     where = f"the run's images, '{data}' as seen from '{Path.cwd()}'"
     advice = "give labelled images: --data FOLDER"
-    if not settings.get("data") or not data.is_dir():
+    if not settings.get("data") or not data.exists():
         return f"Accuracy, confusion and mistakes: {where}, are not there; {advice}."
     try:
         if RecordSource.recognizes(data):
@@ -93,8 +93,7 @@ def images_of_run(folder: RunFolder, settings: Mapping[str, Any]) -> Images | st
         return f"Accuracy, confusion and mistakes: {where}, cannot be used ({error}); {advice}."
     kept = folder.read_json(DATA)
     broken = {path for path, _ in kept.get("broken", [])}
-    whole = [place for place, path in enumerate(images.paths) if place_of(path, data) not in broken]
-    images = images.subset(whole)
+    images = images.subset([place for place, path in enumerate(images.paths) if str(path) not in broken])
     if len(images) != len(kept.get("files", {}).get("val", ())):
         return f"Accuracy, confusion and mistakes: {where}, have changed since it began; {advice}."
     return Images(f"{data}, the run's validation images", images)

@@ -104,7 +104,10 @@ def tell(
     Args:
         runners: by the names of their files in the folder, or other names where they have none there.
     """
-    contestants = [Contestant(name, runner, folder / name) for name, runner in runners.items()]
+    contestants = [
+        Contestant(name, runner, folder / name if (folder / name).exists() else None)
+        for name, runner in runners.items()
+    ]
     facts = assemble(
         folder.path.resolve().name,
         contestants,
