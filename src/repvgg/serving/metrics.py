@@ -67,4 +67,5 @@ class Metrics:
 
     def text(self) -> bytes:
         """All figures, as Prometheus reads them."""
-        return generate_latest(self._registry)
+        text: bytes = generate_latest(self._registry)
+        return text
