@@ -11,7 +11,7 @@ import repvgg
 from helpers import infer, random_images, relative_error, small_network, to_numpy, trained_like
 from repvgg.base.errors import InputError
 from repvgg.quantization import equalize, scale_channels
-from repvgg.quantization.links import find_links, input_ranges, output_ranges
+from repvgg.quantization.equalization_groups import find_equalization_groups, input_ranges, output_ranges
 from repvgg.quantization.steps import Steps, kernel_of
 from sampling import FULL, sampled
 
@@ -42,7 +42,7 @@ def deployed(name: str) -> Any:
 )
 def test_the_function_stays_and_scaling_is_undone(name: str, mode: str) -> None:
     model = deployed(name)
-    assert len(find_links(Steps(model))) == NETWORKS[name][1]
+    assert len(find_equalization_groups(Steps(model))) == NETWORKS[name][1]
     scaled = scale_channels(model, 100.0)
     before = scaled.get_weights()
 
@@ -57,23 +57,23 @@ def test_the_function_stays_and_scaling_is_undone(name: str, mode: str) -> None:
         assert relative_error(wanted, infer(equalized, images)) <= TOLERANCE
 
     # Networks that differ by up to 100 times in channel scales become one and the same: as far as balancing weights is
-    # carried; and for the least noise, where a channel that hardly matters may have one of many scales.
+    # carried; and for the noise-optimal scales, where a channel that hardly matters may have one of many scales.
     for first, second in zip(equalize(model, MODES[mode]).weights, equalized.weights, strict=True):
         assert relative_error(first, second) <= (2e-3 if mode == "weights" else 0.25), first.path
 
 
 def test_scaled_channels_are_far_apart() -> None:
     scaled = scale_channels(deployed("plain"), 100.0)
-    for link in find_links(Steps(scaled)):
-        ranges = output_ranges(kernel_of(link.producer.layer))
+    for group in find_equalization_groups(Steps(scaled)):
+        ranges = output_ranges(kernel_of(group.producer.layer))
         assert ranges.max() / ranges.min() > 20
 
 
 @pytest.mark.parametrize("name", ["plain", "grouped"])
 def test_weights_are_in_balance(name: str) -> None:
-    for link in find_links(Steps(equalize(scale_channels(deployed(name))))):
-        read = np.max([input_ranges(absorber, kernel_of(absorber.layer)) for absorber in link.absorbers], axis=0)
-        np.testing.assert_allclose(output_ranges(kernel_of(link.producer.layer)), read, rtol=5e-3)
+    for group in find_equalization_groups(Steps(equalize(scale_channels(deployed(name))))):
+        inputs = np.max([input_ranges(consumer, kernel_of(consumer.layer)) for consumer in group.consumers], axis=0)
+        np.testing.assert_allclose(output_ranges(kernel_of(group.producer.layer)), inputs, rtol=5e-3)
 
 
 def test_activations_are_nearer_to_each_other() -> None:
@@ -113,7 +113,7 @@ def branched(kind: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("kind", "links"),
+    ("kind", "groups"),
     [
         ("sum", []),
         ("product with itself", []),
@@ -123,9 +123,9 @@ def branched(kind: str) -> Any:
         ("two readers", ["first"]),
     ],
 )
-def test_only_where_it_is_exact(kind: str, links: list[str]) -> None:
+def test_only_where_it_is_exact(kind: str, groups: list[str]) -> None:
     model = trained_like(branched(kind))
-    assert [link.producer.name for link in find_links(Steps(model))] == links
+    assert [group.producer.name for group in find_equalization_groups(Steps(model))] == groups
     images = random_images((2, 16, 16, 3))
     outputs = zip(*(keras.tree.flatten(infer(network, images)) for network in (model, equalize(model))), strict=True)
     assert all(relative_error(*pair) <= TOLERANCE for pair in outputs)
@@ -133,7 +133,7 @@ def test_only_where_it_is_exact(kind: str, links: list[str]) -> None:
 
 @FULL
 def test_dead_channels_stay_harmless() -> None:
-    """A channel that is never made, and one that is always 0 on the images, must not become infinite."""
+    """A channel whose weights are all 0, and one that is always 0 on the images, must not become infinite."""
     model = repvgg.reparameterize(trained_like(small_network(num_blocks=[1, 1, 1, 1])))
     layer = model.get_layer("stage1_block0")
     kernel, bias = layer.get_weights()

@@ -13,7 +13,7 @@ from helpers import infer, random_images, small_network, trained_like
 from repvgg.base.errors import OutputExistsError
 from repvgg.exporting.int8.picture import draw_layers
 from repvgg.quantization import LayerRow, layer_rows, scale_channels
-from repvgg.quantization.links import Weights, find_links
+from repvgg.quantization.equalization_groups import Weights, find_equalization_groups
 from repvgg.quantization.sensitivity import most_sensitive
 from repvgg.quantization.steps import Steps
 
@@ -72,10 +72,10 @@ def test_the_most_sensitive_layers_are_found(model: Any) -> None:
     spoiled = repvgg.quantization.steps.copied(model)
     steps = Steps(spoiled)
     weights = Weights(steps)
-    (link,) = [link for link in find_links(steps) if link.producer.name == "stage2_block1"]
-    scales = np.ones(link.producer.layer.filters)
+    (group,) = [group for group in find_equalization_groups(steps) if group.producer.name == "stage2_block1"]
+    scales = np.ones(group.producer.layer.filters)
     scales[0] = 1 / 200
-    weights.rescale(link, scales)
+    weights.rescale(group, scales)
     weights.store()
     found = layer_rows(spoiled, IMAGES, per_channel=False)
     assert set(most_sensitive(found, 2)) == {"stage2_block1", "stage3_block0"}

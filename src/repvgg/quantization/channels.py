@@ -1,4 +1,4 @@
-"""What is known of each channel: its reach, its power, and how much the answers depend on it."""
+"""What is measured of each channel: its range, its power, and how much the outputs depend on it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,17 +18,17 @@ GRADIENT_BYTES = 2**28
 
 @dataclass(frozen=True)
 class LayerChannels:
-    """One convolution or dense layer that reads C channels and makes F.
+    """One convolution or dense layer with C input channels and F output channels.
 
     Attributes:
-        reach: (C,), from the smallest input to the largest, 0 included.
+        range: (C,), from the smallest input to the largest, 0 included.
         power: (C,), the mean square of the inputs.
         deviation: (F,), standard deviation of the outputs, before the activation.
-        importance: (F,), by how much noise of power 1 in a channel, before the activation and at every place of it,
+        importance: (F,), by how much noise of power 1 in a channel, before the activation and at every position of it,
             disturbs the network's outputs: a power as well.
     """
 
-    reach: np.ndarray
+    range: np.ndarray
     power: np.ndarray
     deviation: np.ndarray
     importance: np.ndarray
@@ -57,25 +57,25 @@ class _Sums:
         self.low: Any = 0.0
         self.high: Any = 0.0
         self.squares, self.outputs, self.output_squares = (np.zeros(1) for _ in range(3))
-        self.read, self.made = 0, 0
+        self.input_count, self.output_count = 0, 0
 
     def add(self, inputs: np.ndarray, outputs: np.ndarray) -> None:
-        read, made = (values.reshape(-1, values.shape[-1]).astype(np.float64) for values in (inputs, outputs))
-        self.low, self.high = np.minimum(self.low, read.min(axis=0)), np.maximum(self.high, read.max(axis=0))
-        self.squares = self.squares + np.square(read).sum(axis=0)
-        self.outputs = self.outputs + made.sum(axis=0)
-        self.output_squares = self.output_squares + np.square(made).sum(axis=0)
-        self.read, self.made = self.read + len(read), self.made + len(made)
+        inputs, outputs = (values.reshape(-1, values.shape[-1]).astype(np.float64) for values in (inputs, outputs))
+        self.low, self.high = np.minimum(self.low, inputs.min(axis=0)), np.maximum(self.high, inputs.max(axis=0))
+        self.squares = self.squares + np.square(inputs).sum(axis=0)
+        self.outputs = self.outputs + outputs.sum(axis=0)
+        self.output_squares = self.output_squares + np.square(outputs).sum(axis=0)
+        self.input_count, self.output_count = self.input_count + len(inputs), self.output_count + len(outputs)
 
     def channels(self, importance: np.ndarray) -> LayerChannels:
-        variance = self.output_squares / self.made - np.square(self.outputs / self.made)
+        variance = self.output_squares / self.output_count - np.square(self.outputs / self.output_count)
         return LayerChannels(
-            self.high - self.low, self.squares / self.read, np.sqrt(np.maximum(variance, 0)), importance
+            self.high - self.low, self.squares / self.input_count, np.sqrt(np.maximum(variance, 0)), importance
         )
 
 
 def _importance(steps: Steps, images: np.ndarray) -> Mapping[str, np.ndarray]:
-    """Squared gradients of the outputs, each with a random sign, added up over places and averaged over images."""
+    """Squared gradients of the outputs, each with a random sign, added up over positions and averaged over images."""
     largest = max(int(np.prod(tensor.shape)) for _, tensor in steps.run(images[:1]))
     chosen = spread(images, max(1, min(GRADIENT_IMAGES, GRADIENT_BYTES // (largest * images.itemsize))))
     generator = np.random.default_rng(0)

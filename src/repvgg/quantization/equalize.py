@@ -1,6 +1,6 @@
 """Cross-layer equalization: the same function, with channels that use a common range.
 
-A grid of 256 points is laid over a whole tensor. Where one channel reaches to 100 and another to 1, the second has two
+A grid of 256 points is laid over a whole tensor. Where one channel goes up to 100 and another to 1, the second has two
 or three points left.
 """
 
@@ -12,8 +12,15 @@ import numpy as np
 from repvgg.base.errors import VerificationError
 from repvgg.base.processor import LEVELS
 from repvgg.quantization.channels import layer_channels
-from repvgg.quantization.least_noise import least_noise_scales
-from repvgg.quantization.links import Link, Weights, by_input, find_links, input_ranges, output_ranges
+from repvgg.quantization.equalization_groups import (
+    EqualizationGroup,
+    Weights,
+    by_input,
+    find_equalization_groups,
+    input_ranges,
+    output_ranges,
+)
+from repvgg.quantization.noise_optimal import noise_optimal_scales
 from repvgg.quantization.steps import Step, Steps, batches, copied
 from repvgg.runners.keras import KerasRunner, to_numpy
 from repvgg.verification import verify
@@ -31,16 +38,16 @@ ACTIVATION_SHARE = 0.75
 def equalize(model: Any, images: np.ndarray | None = None, *, per_channel: bool = True, levels: int = LEVELS) -> Any:
     """A copy of a deployed model in which the ranges of channels are in balance. The function does not change.
 
-    With images the scales are those with which rounding makes the least noise in the network's answers, told by what
-    the channels are like on these images: `least_noise.py` says how.
+    With images the equalization is noise-optimal: the scales are those with which rounding adds the least noise to the
+    network's outputs, as measured on these images (`noise_optimal.py`).
 
-    Channel attention is not in that model. Where there is any, activations are evened out instead: s_i = a_i^0.75 /
-    r2_i^0.25, with a_i the largest value of a channel (the rule is that of Xiao et al., "SmoothQuant", ICML 2023; there
-    for language models).
+    Channel attention is not part of that noise model. Where there is any, activations are evened out instead:
+    s_i = a_i^0.75 / r2_i^0.25, with a_i the largest value of a channel (the rule is that of Xiao et al., "SmoothQuant",
+    ICML 2023; there for language models).
 
     Without images only weights are looked at (Nagel et al., "Data-Free Quantization Through Weight Equalization and
-    Bias Correction", ICCV 2019): each channel i of a link gets s_i = sqrt(r1_i / r2_i), with r1 the largest weight that
-    makes it and r2 the largest that reads it, until nothing moves.
+    Bias Correction", ICCV 2019): each channel i of a group gets s_i = sqrt(r1_i / r2_i), with r1 the largest weight of
+    the output channel and r2 the largest of that input channel in its consumers, until nothing moves.
 
     Args:
         images: (N, H, W, C), prepared, as for calibration.
@@ -52,18 +59,18 @@ def equalize(model: Any, images: np.ndarray | None = None, *, per_channel: bool 
     """
     equalized = copied(model)
     steps = Steps(equalized)
-    links, weights = find_links(steps), Weights(steps)
-    if images is None or not links:
-        _balance_weights(links, weights)
+    groups, weights = find_equalization_groups(steps), Weights(steps)
+    if images is None or not groups:
+        _balance_weights(groups, weights)
     elif any(isinstance(step.layer, keras.layers.Multiply) for step in steps.steps):
-        # Noise of the attention's own path is not in the model of `least_noise.py`.
-        _balance_activations(links, weights, channel_ranges(steps, images))
+        # Noise of the attention's own path is not in the model in `noise_optimal.py`.
+        _balance_activations(groups, weights, channel_ranges(steps, images))
     else:
-        scales = least_noise_scales(
-            links, weights, layer_channels(steps, images), per_channel=per_channel, levels=levels
+        scales = noise_optimal_scales(
+            groups, weights, layer_channels(steps, images), per_channel=per_channel, levels=levels
         )
-        for link in links:
-            weights.rescale(link, scales[link.producer.name])
+        for group in groups:
+            weights.rescale(group, scales[group.producer.name])
     weights.store()
     # Compiling takes longer than the few images do.
     before, after = (KerasRunner(network, compiled=False) for network in (model, equalized))
@@ -73,26 +80,28 @@ def equalize(model: Any, images: np.ndarray | None = None, *, per_channel: bool 
     return equalized
 
 
-def _balance_weights(links: list[Link], weights: Weights) -> None:
+def _balance_weights(groups: list[EqualizationGroup], weights: Weights) -> None:
     for _ in range(ROUNDS):
         moved = 0.0
-        for link in links:
-            made = output_ranges(weights.kernels[link.producer.name])
-            read = np.max([input_ranges(one, weights.kernels[one.name]) for one in link.absorbers], axis=0)
-            # A channel that is never made or never read has no range to be balanced.
-            alive = (made > 0) & (read > 0)
-            scales = np.sqrt(np.where(alive, made, 1) / np.where(alive, read, 1))
-            weights.rescale(link, scales)
+        for group in groups:
+            outputs = output_ranges(weights.kernels[group.producer.name])
+            inputs = np.max([input_ranges(one, weights.kernels[one.name]) for one in group.consumers], axis=0)
+            # A channel of which all weights are 0 on one side has no range to be balanced.
+            alive = (outputs > 0) & (inputs > 0)
+            scales = np.sqrt(np.where(alive, outputs, 1) / np.where(alive, inputs, 1))
+            weights.rescale(group, scales)
             moved = max(moved, float(np.abs(np.log(scales)).max()))
         if moved < SETTLED:
             break
 
 
-def _balance_activations(links: list[Link], weights: Weights, reached: dict[str, np.ndarray]) -> None:
-    for link in links:
-        largest = reached[link.producer.name]
-        read = np.max([_read_beside_others(one, weights.kernels[one.name], largest) for one in link.absorbers], axis=0)
-        weights.rescale(link, _activation_scales(largest, read))
+def _balance_activations(groups: list[EqualizationGroup], weights: Weights, ranges: dict[str, np.ndarray]) -> None:
+    for group in groups:
+        largest = ranges[group.producer.name]
+        inputs = np.max(
+            [_relative_input_ranges(one, weights.kernels[one.name], largest) for one in group.consumers], axis=0
+        )
+        weights.rescale(group, _activation_scales(largest, inputs))
 
 
 def channel_ranges(steps: Steps, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -107,25 +116,25 @@ def channel_ranges(steps: Steps, images: np.ndarray) -> dict[str, np.ndarray]:
     return found
 
 
-def _read_beside_others(absorber: Step, kernel: np.ndarray, largest: np.ndarray) -> np.ndarray:
+def _relative_input_ranges(consumer: Step, kernel: np.ndarray, largest: np.ndarray) -> np.ndarray:
     """How large the weights of each input channel (C,) are beside those of the same output channel.
 
     Output channels have grids of their own, so each is measured by the most that one of its inputs contributes.
     """
-    contributions = (np.abs(kernel) * by_input(absorber, largest)).reshape(-1, kernel.shape[-1]).max(axis=0)
-    return input_ranges(absorber, kernel / np.where(contributions > 0, contributions, np.inf))
+    contributions = (np.abs(kernel) * by_input(consumer, largest)).reshape(-1, kernel.shape[-1]).max(axis=0)
+    return input_ranges(consumer, kernel / np.where(contributions > 0, contributions, np.inf))
 
 
-def _activation_scales(largest: np.ndarray, read: np.ndarray) -> np.ndarray:
-    """s_i = a_i^0.75 / r_i^0.25. As r_i is measured in 1 / a, no channel reaches beyond 1 afterwards."""
-    alive = (largest > 0) & (read > 0)
+def _activation_scales(largest: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+    """s_i = a_i^0.75 / r_i^0.25. As r_i is measured in 1 / a, no channel goes beyond 1 afterwards."""
+    alive = (largest > 0) & (inputs > 0)
     if not alive.any():
         return np.ones_like(largest)
     scales = np.ones_like(largest)
-    scales[alive] = largest[alive] ** ACTIVATION_SHARE / read[alive] ** (1 - ACTIVATION_SHARE)
+    scales[alive] = largest[alive] ** ACTIVATION_SHARE / inputs[alive] ** (1 - ACTIVATION_SHARE)
     scales[~alive] = np.exp(np.log(scales[alive]).mean())
     # A channel that is always 0 on these images, or that nobody reads, goes where the others are.
-    silent, unread = (largest == 0) & (read > 0), (largest > 0) & (read == 0)
-    scales[silent] = np.median((read * scales)[alive]) / read[silent]
+    silent, unread = (largest == 0) & (inputs > 0), (largest > 0) & (inputs == 0)
+    scales[silent] = np.median((inputs * scales)[alive]) / inputs[silent]
     scales[unread] = largest[unread] / np.median((largest / scales)[alive])
     return scales

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from repvgg.base.errors import InputError
-from repvgg.quantization.links import Weights, find_links
+from repvgg.quantization.equalization_groups import Weights, find_equalization_groups
 from repvgg.quantization.steps import Steps, copied
 
 
@@ -22,12 +22,12 @@ def scale_channels(model: Any, largest: float = 100.0, seed: int = 0) -> Any:
         raise InputError(f"`largest` (={largest}) must be at least 1.")
     scaled = copied(model)
     steps = Steps(scaled)
-    links, weights = find_links(steps), Weights(steps)
-    if not links:
+    groups, weights = find_equalization_groups(steps), Weights(steps)
+    if not groups:
         raise InputError(f"'{model.name}' has no two layers in a row whose channels could be scaled.")
     generator = np.random.default_rng(seed)
-    for link in links:
-        factors = np.exp(generator.uniform(0, np.log(largest), link.producer.layer.kernel.shape[-1]))
-        weights.rescale(link, 1 / factors)
+    for group in groups:
+        factors = np.exp(generator.uniform(0, np.log(largest), group.producer.layer.kernel.shape[-1]))
+        weights.rescale(group, 1 / factors)
     weights.store()
     return scaled

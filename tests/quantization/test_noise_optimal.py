@@ -1,4 +1,4 @@
-"""Scales of channels with which eight bits make the least noise."""
+"""Noise-optimal equalization."""
 
 import itertools
 from typing import Any
@@ -9,10 +9,10 @@ import scipy.optimize
 
 import repvgg
 from helpers import infer, random_images, small_network, to_numpy, trained_like
-from repvgg.quantization import equalize, least_noise, scale_channels
+from repvgg.quantization import equalize, noise_optimal, scale_channels
 from repvgg.quantization.channels import layer_channels
-from repvgg.quantization.least_noise import least_noise_scales
-from repvgg.quantization.links import Weights, find_links
+from repvgg.quantization.equalization_groups import Weights, find_equalization_groups
+from repvgg.quantization.noise_optimal import noise_optimal_scales
 from repvgg.quantization.ranges import input_limits, rounded_input
 from repvgg.quantization.rounding import rounded_weights, signal_to_noise
 from repvgg.quantization.steps import Steps, apply, copied, kernel_of, linear_part
@@ -39,9 +39,11 @@ def searched(model: Any, per_channel: bool, monkeypatch: pytest.MonkeyPatch) -> 
         seen.extend((function, first, real(function, first, **options)))
         return seen[-1]
 
-    monkeypatch.setattr(least_noise.scipy.optimize, "minimize", minimize)
+    monkeypatch.setattr(noise_optimal.scipy.optimize, "minimize", minimize)
     steps = Steps(model)
-    least_noise_scales(find_links(steps), Weights(steps), layer_channels(steps, IMAGES), per_channel=per_channel)
+    noise_optimal_scales(
+        find_equalization_groups(steps), Weights(steps), layer_channels(steps, IMAGES), per_channel=per_channel
+    )
     return seen[0], seen[1], seen[2]
 
 
@@ -110,9 +112,9 @@ def test_rounding_makes_less_noise(per_channel: bool) -> None:
     model = scale_channels(deployed("plain"))
     images = random_images((16, 24, 24, 3), seed=8)
     wanted = infer(model, images)
-    before, by_weights, least = (
+    before, by_weights, optimal = (
         signal_to_noise(wanted, rounded(network, images, per_channel))
         for network in (model, equalize(model), equalize(model, IMAGES, per_channel=per_channel))
     )
-    assert least > before + 18
-    assert least > by_weights
+    assert optimal > before + 18
+    assert optimal > by_weights

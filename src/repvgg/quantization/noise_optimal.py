@@ -1,12 +1,12 @@
-"""The scales of channels with which eight bits make the least noise in the network's answers.
+"""Noise-optimal equalization: the channel scales with which eight bits add the least noise to the network's outputs.
 
-A channel i of what one layer makes and others read may be divided by s_i (`links.py`). The noise that a layer adds is
-then, with rounding errors that are independent and even within a step:
+An output channel i of one layer, an input channel of others, may be divided by s_i (`equalization_groups.py`). The
+noise that a layer adds is then, with rounding errors that are independent and uniform within a step:
 
-    of what it reads:   A^2 / (12 * 255^2) * sum_j g_j sum_i w_ij^2 s_i^2,          A = max_i a_i / s_i
+    of its inputs:      A^2 / (12 * 255^2) * sum_j g_j sum_i w_ij^2 s_i^2,          A = max_i a_i / s_i
     of its weights:     M^2 / (12 * n^2) * sum_j g_j t_j^2 * sum_i k^2 x_i / s_i^2,   M = max_ij |w_ij| s_i / t_j
 
-with s the scales of its inputs and t those of its outputs, a_i the reach and x_i the mean square of an input, w_ij^2
+with s the scales of its inputs and t those of its outputs, a_i the range and x_i the mean square of an input, w_ij^2
 summed over the k x k places, n the steps from 0 to the largest weight, and g_j the importance of an output
 (`channels.py`). Where each output channel has a grid of its own, the maximum in M is over i alone.
 
@@ -26,7 +26,7 @@ import scipy.optimize
 
 from repvgg.base.processor import LEVELS
 from repvgg.quantization.channels import LayerChannels
-from repvgg.quantization.links import Link, Weights
+from repvgg.quantization.equalization_groups import EqualizationGroup, Weights
 from repvgg.quantization.steps import Step
 
 NORM = 20.0
@@ -38,95 +38,95 @@ WEIGHT_SHARE = 0.25
 
 ITERATIONS = 3000
 
-SILENT, UNHEARD = 0.1, 1e-3
-"""What a channel counts for at least: a reach of so many standard deviations before its activation, for it may speak on
-other images; and such a share of the others' mean importance."""
+LEAST_RANGE, LEAST_IMPORTANCE = 0.1, 1e-3
+"""What a channel counts for at least: a range of so many standard deviations before its activation, for it may be
+active on other images; and such a share of the others' mean importance."""
 
 
-def least_noise_scales(
-    links: Sequence[Link],
+def noise_optimal_scales(
+    groups: Sequence[EqualizationGroup],
     weights: Weights,
     channels: Mapping[str, LayerChannels],
     *,
     per_channel: bool,
     levels: int = LEVELS,
 ) -> dict[str, np.ndarray]:
-    """What each link's channels (C,) are to be divided by, by the producer's name.
+    """What each group's channels (C,) are to be divided by, by the producer's name.
 
-    They are such that the farthest of each link's channels reaches to 1.
+    They are such that the largest range among each group's channels is 1.
 
     Args:
         per_channel: whether each output channel's weights have a grid of their own.
         levels: its steps from 0 to the largest weight.
     """
-    makers = {absorber.name: link.producer.name for link in links for absorber in link.absorbers}
-    layers = [_layer(step, weights.kernels[step.name], channels, makers) for step in _layers(links)]
-    places: dict[str, slice] = {}
+    producers = {consumer.name: group.producer.name for group in groups for consumer in group.consumers}
+    layers = [_layer(step, weights.kernels[step.name], channels, producers) for step in _layers(groups)]
+    slices: dict[str, slice] = {}
     end = 0
-    for link in links:
-        start, end = end, end + link.producer.layer.kernel.shape[-1]
-        places[link.producer.name] = slice(start, end)
-    reach: dict[str, np.ndarray] = {}
+    for group in groups:
+        start, end = end, end + group.producer.layer.kernel.shape[-1]
+        slices[group.producer.name] = slice(start, end)
+    ranges: dict[str, np.ndarray] = {}
     for layer in layers:
-        if layer.name in makers:
-            known = reach.get(makers[layer.name], layer.log_reach)
-            reach[makers[layer.name]] = np.maximum(known, layer.log_reach)
-    first = np.concatenate([reach[name] for name in places])
+        if layer.name in producers:
+            known = ranges.get(producers[layer.name], layer.log_range)
+            ranges[producers[layer.name]] = np.maximum(known, layer.log_range)
+    first = np.concatenate([ranges[name] for name in slices])
 
     def noise(logs: np.ndarray) -> tuple[float, np.ndarray]:
         total, slope = 0.0, np.zeros_like(logs)
         for layer in layers:
-            read, made = places.get(makers.get(layer.name, "")), places.get(layer.name)
+            inputs, outputs = slices.get(producers.get(layer.name, "")), slices.get(layer.name)
             found = layer.noise(
-                np.zeros(layer.inputs) if read is None else logs[read],
-                np.zeros(layer.outputs) if made is None else logs[made],
+                np.zeros(layer.inputs) if inputs is None else logs[inputs],
+                np.zeros(layer.outputs) if outputs is None else logs[outputs],
                 per_channel=per_channel,
                 levels=levels,
             )
             total += found.power
-            if read is not None:
-                slope[read] += found.by_read
-            if made is not None:
-                slope[made] += found.by_made
+            if inputs is not None:
+                slope[inputs] += found.by_inputs
+            if outputs is not None:
+                slope[outputs] += found.by_outputs
         return float(np.log(total)), slope / total
 
     result = scipy.optimize.minimize(
         noise, first, jac=True, method="L-BFGS-B", options={"maxiter": ITERATIONS, "ftol": 1e-12, "gtol": 1e-7}
     )
     scales = {}
-    for name, place in places.items():
+    for name, place in slices.items():
         logs = result.x[place]
-        scales[name] = np.exp(logs + (reach[name] - logs).max())
+        scales[name] = np.exp(logs + (ranges[name] - logs).max())
     return scales
 
 
 @dataclass(frozen=True)
 class _Noise:
-    """A power, and its derivative by the logarithms of the scales of what is read and of what is made."""
+    """A power, and its derivatives by the logarithms of the scales of inputs and of outputs."""
 
     power: float
-    by_read: np.ndarray
-    by_made: np.ndarray
+    by_inputs: np.ndarray
+    by_outputs: np.ndarray
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """A layer's numbers, in groups: matrices are (groups, C / groups, F / groups).
+    """A layer's numbers, by the groups of its convolution: matrices are (groups, C / groups, F / groups).
 
     Attributes:
-        log_reach: (C,).
+        log_range: (C,).
         power: (groups, C / groups), the sum over the k x k places.
         importance: (groups, F / groups).
-        reads: (groups, C / groups), sum_j g_j w_ij^2.
-        norms: |w|^20, the largest made 1.
+        weighted_squares: (groups, C / groups), sum_j g_j w_ij^2.
+        norms: |w|^20, scaled so that the largest is 1.
         log_largest: the logarithm of the largest weight.
     """
 
     name: str
-    log_reach: np.ndarray
+    log_range: np.ndarray
     power: np.ndarray
     importance: np.ndarray
-    reads: np.ndarray
+    weighted_squares: np.ndarray
     norms: np.ndarray
     log_largest: float
 
@@ -138,17 +138,17 @@ class _Layer:
     def outputs(self) -> int:
         return int(self.importance.size)
 
-    def noise(self, read: np.ndarray, made: np.ndarray, *, per_channel: bool, levels: int) -> _Noise:
-        s, t = read.reshape(self.power.shape), made.reshape(self.importance.shape)
+    def noise(self, input_logs: np.ndarray, output_logs: np.ndarray, *, per_channel: bool, levels: int) -> _Noise:
+        s, t = input_logs.reshape(self.power.shape), output_logs.reshape(self.importance.shape)
         inputs, inputs_slope = self._of_inputs(s)
         factor = WEIGHT_SHARE / (12 * levels**2)
-        weights, by_read, by_made = (self._of_rows if per_channel else self._of_tensor)(s, t, factor)
-        return _Noise(inputs + weights, (inputs_slope + by_read).ravel(), by_made.ravel())
+        weights, by_inputs, by_outputs = (self._of_rows if per_channel else self._of_tensor)(s, t, factor)
+        return _Noise(inputs + weights, (inputs_slope + by_inputs).ravel(), by_outputs.ravel())
 
     def _of_inputs(self, s: np.ndarray) -> tuple[float, np.ndarray]:
-        far = self.log_reach.reshape(s.shape) - s
+        far = self.log_range.reshape(s.shape) - s
         largest = _norm(far)
-        terms = np.exp(2 * largest) / (12 * ACTIVATION_STEPS**2) * self.reads * np.exp(2 * s)
+        terms = np.exp(2 * largest) / (12 * ACTIVATION_STEPS**2) * self.weighted_squares * np.exp(2 * s)
         power = float(terms.sum())
         return power, 2 * (terms - power * np.exp(NORM * (far - largest)))
 
@@ -161,11 +161,11 @@ class _Layer:
         if total == 0:
             return 0.0, np.zeros_like(s), np.zeros_like(t)
         largest = np.log(total) / NORM + s.max() - t.min() + self.log_largest
-        made, read = self.importance * np.exp(2 * t), self.power * np.exp(-2 * s)
-        power = float(factor * np.exp(2 * largest) * made.sum() * read.sum())
-        by_read = 2 * power * (rows / total - read / read.sum())
-        by_made = 2 * power * (made / made.sum() - columns / total)
-        return power, by_read, by_made
+        outputs, inputs = self.importance * np.exp(2 * t), self.power * np.exp(-2 * s)
+        power = float(factor * np.exp(2 * largest) * outputs.sum() * inputs.sum())
+        by_inputs = 2 * power * (rows / total - inputs / inputs.sum())
+        by_outputs = 2 * power * (outputs / outputs.sum() - columns / total)
+        return power, by_inputs, by_outputs
 
     def _of_rows(self, s: np.ndarray, t: np.ndarray, factor: float) -> tuple[float, np.ndarray, np.ndarray]:
         """A grid for the weights of each output channel, on which its own scale has no influence."""
@@ -174,36 +174,40 @@ class _Layer:
         alive = columns > 0
         squares = np.zeros_like(columns)
         squares[alive] = np.exp(2 * (np.log(columns[alive]) / NORM + s.max() + self.log_largest))
-        read = self.power * np.exp(-2 * s)
+        inputs = self.power * np.exp(-2 * s)
         terms = factor * self.importance * squares
-        power = float(terms.sum() * read.sum())
+        power = float(terms.sum() * inputs.sum())
         shares = np.divide(terms, columns, out=np.zeros_like(terms), where=alive)
-        by_read = 2 * read.sum() * np.einsum("gij,gj->gi", self.norms, shares) * up - 2 * power * read / read.sum()
-        return power, by_read, np.zeros_like(t)
+        by_inputs = (
+            2 * inputs.sum() * np.einsum("gij,gj->gi", self.norms, shares) * up - 2 * power * inputs / inputs.sum()
+        )
+        return power, by_inputs, np.zeros_like(t)
 
 
-def _layers(links: Sequence[Link]) -> list[Step]:
-    """Every layer that has to do with a link, once."""
-    found = {step.name: step for link in links for step in (link.producer, *link.absorbers)}
+def _layers(groups: Sequence[EqualizationGroup]) -> list[Step]:
+    """Every layer of a group, once."""
+    found = {step.name: step for group in groups for step in (group.producer, *group.consumers)}
     return list(found.values())
 
 
-def _layer(step: Step, kernel: np.ndarray, channels: Mapping[str, LayerChannels], makers: Mapping[str, str]) -> _Layer:
+def _layer(
+    step: Step, kernel: np.ndarray, channels: Mapping[str, LayerChannels], producers: Mapping[str, str]
+) -> _Layer:
     own = channels[step.name]
     groups = getattr(step.layer, "groups", 1)
     places = int(np.prod(kernel.shape[:-2]))
     # Group g of the filters reads group g of the channels.
     matrix = np.abs(kernel).reshape(places, -1, groups, kernel.shape[-1] // groups).transpose(0, 2, 1, 3)
     largest = matrix.max()
-    importance = _heard(own.importance, own.deviation).reshape(groups, -1)
-    silent = SILENT * channels[makers[step.name]].deviation if step.name in makers else np.zeros(1)
-    reach = np.maximum(own.reach, silent)
+    importance = _floored(own.importance, own.deviation).reshape(groups, -1)
+    least = LEAST_RANGE * channels[producers[step.name]].deviation if step.name in producers else np.zeros(1)
+    ranges = np.maximum(own.range, least)
     # A channel that is the same everywhere, 0 or not, needs no more than a logarithm.
-    reach = np.where(reach > 0, reach, max(float(reach.max()), 1.0) * 1e-6)
-    power = np.maximum(own.power, np.square(SILENT * reach))
+    ranges = np.where(ranges > 0, ranges, max(float(ranges.max()), 1.0) * 1e-6)
+    power = np.maximum(own.power, np.square(LEAST_RANGE * ranges))
     return _Layer(
         step.name,
-        np.log(reach),
+        np.log(ranges),
         places * power.reshape(groups, -1),
         importance,
         np.einsum("kgij,gj->gi", np.square(matrix), importance),
@@ -212,10 +216,13 @@ def _layer(step: Step, kernel: np.ndarray, channels: Mapping[str, LayerChannels]
     )
 
 
-def _heard(importance: np.ndarray, deviation: np.ndarray) -> np.ndarray:
-    """No channel without importance; told by what it does to the outputs, so that its scale makes no difference."""
+def _floored(importance: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+    """No channel goes without importance.
+
+    The floor is a share of what channels do to the outputs, so that their scales make no difference.
+    """
     share = importance * np.square(deviation)
-    least = UNHEARD * share.mean()
+    least = LEAST_IMPORTANCE * share.mean()
     if least == 0:
         return np.ones_like(importance)
     return np.where(deviation > 0, np.maximum(share, least) / np.square(np.where(deviation > 0, deviation, 1)), 0)

@@ -1,4 +1,4 @@
-"""Where the scale of a layer's channels can be moved into the layers behind it without changing the function.
+"""Equalization groups: where the scale of a layer's channels can be moved into its consumers, and the function stays.
 
 ReLU is positively homogeneous: relu(x / s) * s = relu(x) for s > 0. So an output channel may be divided by s where
 everything that reads it multiplies by s again. Padding with zeros, pooling and channel attention's multiplication pass
@@ -25,22 +25,22 @@ _HOMOGENEOUS = ("relu", "linear")
 
 
 @dataclass(frozen=True)
-class Link:
-    """A layer, and those that take up what its output channels are divided by."""
+class EqualizationGroup:
+    """A producer, and the consumers that take up what its output channels are divided by."""
 
     producer: Step
-    absorbers: tuple[Step, ...]
+    consumers: tuple[Step, ...]
 
 
-def find_links(steps: Steps) -> list[Link]:
-    """All links of a network, in the order of their producers. Layers that are called twice are in none."""
-    consumers = steps.consumers()
+def find_equalization_groups(steps: Steps) -> list[EqualizationGroup]:
+    """All groups of a network, in the order of their producers. Layers that are called twice are in none."""
+    readers = steps.consumers()
     calls = Counter(id(step.layer) for step in steps.steps)
     found = []
     for step in steps.weighted:
-        absorbers = _absorbers(step, consumers, steps.outputs) if _scalable(step) else None
-        if absorbers and all(calls[id(one.layer)] == 1 for one in (step, *absorbers)):
-            found.append(Link(step, tuple(absorbers)))
+        consumers = _consumers(step, readers, steps.outputs) if _scalable(step) else None
+        if consumers and all(calls[id(one.layer)] == 1 for one in (step, *consumers)):
+            found.append(EqualizationGroup(step, tuple(consumers)))
     return found
 
 
@@ -56,13 +56,13 @@ class Weights:
         self.kernels = {step.name: kernel_of(step.layer) for step in self._steps}
         self.biases = {step.name: bias_of(step.layer) for step in self._steps}
 
-    def rescale(self, link: Link, scales: np.ndarray) -> None:
-        """Divides the producer's output channels by `scales` (C,), all above 0, and multiplies in its absorbers."""
-        name = link.producer.name
+    def rescale(self, group: EqualizationGroup, scales: np.ndarray) -> None:
+        """Divides the producer's output channels by `scales` (C,), all above 0, and multiplies in its consumers."""
+        name = group.producer.name
         self.kernels[name] = self.kernels[name] / scales
         self.biases[name] = self.biases[name] / scales
-        for absorber in link.absorbers:
-            self.kernels[absorber.name] = self.kernels[absorber.name] * by_input(absorber, scales)
+        for consumer in group.consumers:
+            self.kernels[consumer.name] = self.kernels[consumer.name] * by_input(consumer, scales)
 
     def store(self) -> None:
         """Gives the layers what was calculated."""
@@ -73,7 +73,7 @@ class Weights:
 
 
 def input_ranges(step: Step, kernel: np.ndarray) -> np.ndarray:
-    """The largest weight, without its sign, by which each input channel (C,) is read."""
+    """The largest weight, without its sign, of each input channel (C,)."""
     kernel = np.abs(kernel)
     if kernel.ndim == 2:
         largest: np.ndarray = kernel.max(axis=1)
@@ -103,24 +103,24 @@ def _scalable(step: Step) -> bool:
     return last and keras.activations.serialize(step.layer.activation) in _HOMOGENEOUS
 
 
-def _absorbers(producer: Step, consumers: dict[str, list[Step]], outputs: tuple[str, ...]) -> list[Step] | None:
+def _consumers(producer: Step, readers: dict[str, list[Step]], outputs: tuple[str, ...]) -> list[Step] | None:
     """The layers that take up the producer's scale; None where something forbids it, or nobody reads it."""
-    scaled, absorbers = [producer.name], []
+    scaled, consumers = [producer.name], []
     for name in scaled:
         if name in outputs:
             return None
-        for reader in consumers.get(name, ()):
+        for reader in readers.get(name, ()):
             if reader.weighted:
-                absorbers.append(reader)
+                consumers.append(reader)
             elif reader.name not in scaled and _passes_scale_on(reader):
                 scaled.append(reader.name)
             else:
                 # Also a product that is reached twice: it would carry the square of the scale.
                 return None
     channels = producer.layer.kernel.shape[-1]
-    if not absorbers or any(_inputs(one) != channels for one in absorbers):
+    if not consumers or any(_inputs(one) != channels for one in consumers):
         return None
-    return absorbers
+    return consumers
 
 
 def _inputs(step: Step) -> int:
