@@ -6,10 +6,11 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 
 import repvgg
 from helpers import infer, random_images, small_network, trained_like
+from repvgg.base.drawing import PALE, STRONG
 from repvgg.base.errors import OutputExistsError
 from repvgg.exporting.int8.picture import draw_layers
 from repvgg.quantization import LayerRow, layer_rows, scale_channels
@@ -97,7 +98,7 @@ def test_picture(rows: tuple[LayerRow, ...], tmp_path: Path) -> None:
         assert picture.width > picture.height / 2
         # Both series are there.
         colors = {color for _, color in picture.convert("RGB").getcolors(picture.width * picture.height)}
-        assert {(0x2A, 0x7F, 0x9E), (0xBB, 0xBB, 0xBB)} <= colors
+        assert {ImageColor.getrgb(color) for color in (STRONG, PALE)} <= colors
     with pytest.raises(OutputExistsError):
         draw_layers(rows, None, tmp_path / "layers.png", title="a title")
     draw_layers(rows, None, tmp_path / "layers.png", title="a title", force=True)

@@ -9,11 +9,12 @@ import pytest
 
 import repvgg
 from helpers import infer, random_images, small_network, to_numpy, trained_like, values_of
-from repvgg.quantization.compensation import RIDGE, fitted_weights
 from repvgg.quantization.correction import corrected
+from repvgg.quantization.gptq import RIDGE, least_squares_weights
 from repvgg.quantization.moments import input_moments
 from repvgg.quantization.ranges import Limits, input_limits, rounded_input
 from repvgg.quantization.rounding import rounded_activations, rounded_weights, signal_to_noise, weight_scales
+from repvgg.quantization.schemes import FALLBACK, FORMER_NAMES, SCHEMES, Scheme, get_scheme
 from repvgg.quantization.steps import Step, Steps, apply, copied, kernel_of, linear_part
 from sampling import sampled
 
@@ -116,10 +117,10 @@ def test_bias_correction_takes_the_mean_error_away(name: str) -> None:
     ("name", "per_channel"),
     sampled(itertools.product(["plain", "grouped"], [True, False]), [("plain", False), ("grouped", True)]),
 )
-def test_compensated_weights_lie_on_the_grid_and_come_closer(name: str, per_channel: bool) -> None:
+def test_gptq_weights_lie_on_the_grid_and_come_closer(name: str, per_channel: bool) -> None:
     model = repvgg.reparameterize(trained_like(small_network(**networks()[name])))
-    compensated = corrected(model, IMAGES, per_channel=per_channel, compensate=True)
-    for step in Steps(compensated).weighted:
+    reconstructed = corrected(model, IMAGES, per_channel=per_channel, gptq=True)
+    for step in Steps(reconstructed).weighted:
         kernel = kernel_of(step.layer)
         again = rounded_weights(kernel, per_channel=per_channel)
         # The same grid, found again from the largest weight; float32 stores neither exactly.
@@ -131,7 +132,9 @@ def test_compensated_weights_lie_on_the_grid_and_come_closer(name: str, per_chan
     others = 1 + random_images((32, 24, 24, 3), seed=6)
     limits = input_limits(model, IMAGES)
     wanted = infer(model, others)
-    nearest, closer = (in_eight_bits(network, others, limits) for network in (coarse(model, per_channel), compensated))
+    nearest, closer = (
+        in_eight_bits(network, others, limits) for network in (coarse(model, per_channel), reconstructed)
+    )
     assert signal_to_noise(wanted, closer) > signal_to_noise(wanted, nearest) + 5
 
 
@@ -144,7 +147,7 @@ def disturbed(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("groups", [1, 2])
-def test_fitted_weights_are_those_of_least_squares(groups: int) -> None:
+def test_reconstructed_weights_are_those_of_least_squares(groups: int) -> None:
     """Inputs of one group know nothing of the other's."""
     layer = keras.layers.Conv2D(6, 3, strides=2, groups=groups)
     layer.build((None, 20, 20, 4))
@@ -152,7 +155,7 @@ def test_fitted_weights_are_those_of_least_squares(groups: int) -> None:
     received, wanted = disturbed(seed=3)
     kernel = kernel_of(layer)
     moments = input_moments(step, keras.ops.convert_to_tensor(received), keras.ops.convert_to_tensor(wanted))
-    fitted = fitted_weights(step, kernel, moments)
+    found = least_squares_weights(step, kernel, moments)
 
     windows = [
         np.lib.stride_tricks.sliding_window_view(one, (3, 3), axis=(1, 2))[:, ::2, ::2] for one in (received, wanted)
@@ -167,14 +170,14 @@ def test_fitted_weights_are_those_of_least_squares(groups: int) -> None:
         aims = np.concatenate([y @ before, np.sqrt(ridge) * before])
         expected = np.linalg.lstsq(rows, aims, rcond=None)[0]
         # Products are added up in float32.
-        np.testing.assert_allclose(fitted[..., filters].reshape(expected.shape), expected, rtol=0, atol=1e-4)
-    assert np.abs(fitted - kernel).max() > 0.01
+        np.testing.assert_allclose(found[..., filters].reshape(expected.shape), expected, rtol=0, atol=1e-4)
+    assert np.abs(found - kernel).max() > 0.01
 
     # On inputs that were not looked at, the layer's outputs come closer to what they should be.
     received, wanted = disturbed(seed=4)
     outputs = to_numpy(layer(wanted))
     before = signal_to_noise(outputs, to_numpy(layer(received)))
-    layer.kernel.assign(fitted.astype("float32"))
+    layer.kernel.assign(found.astype("float32"))
     assert signal_to_noise(outputs, to_numpy(layer(received))) > before + 3
 
 
@@ -182,8 +185,8 @@ def test_layers_that_stay_in_float() -> None:
     """Neither their weights nor what they read is rounded, so a network of nothing else stays what it was."""
     model = repvgg.reparameterize(trained_like(small_network()))
     names = [step.name for step in Steps(model).weighted]
-    for compensate in (True, False):
-        repaired = corrected(model, IMAGES, per_channel=True, compensate=compensate, float_layers=names)
+    for gptq in (True, False):
+        repaired = corrected(model, IMAGES, per_channel=True, gptq=gptq, float_layers=names)
         for before, after in zip(values_of(model), values_of(repaired), strict=True):
             # Means of float32 outputs are taken and given back layer after layer, and weights are solved for.
             np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5)
@@ -200,3 +203,12 @@ def test_activations_are_left_as_they_were() -> None:
     step = Steps(model).weighted[0]
     linear_part(step, [keras.ops.convert_to_tensor(IMAGES[:1])])
     assert keras.activations.serialize(step.layer.activation) == "relu"
+
+
+@pytest.mark.parametrize(("former", "name"), FORMER_NAMES.items())
+def test_former_names_stay_valid(former: str, name: str) -> None:
+    """They are in people's scripts, and in no list of names."""
+    assert former not in SCHEMES
+    if name != FALLBACK:  # which tests of the search ask for by both names
+        assert get_scheme(former) is SCHEMES[name]
+    assert Scheme(rounding="compensated") == Scheme(rounding="gptq")

@@ -60,7 +60,7 @@ def _quantization(told: Any) -> dict[str, str]:
     if told.get("accuracy_int8") is not None:
         found["accuracy"] = f"{told['accuracy_int8']:.2%}, and {told['accuracy_float32']:.2%} in float32"
     if told.get("agreement") is not None:
-        found["same class as float32"] = f"{told['agreement']:.2%} of {told['images']} images"
+        found["top-1 agreement with float32"] = f"{told['agreement']:.2%} of {told['images']} images"
     return found
 
 

@@ -72,7 +72,7 @@ def command(
     ] = None,
     scheme: Annotated[
         str | None,
-        typer.Option(help="For int8: naive, default, ladder, ... (docs/int8.md); what is good enough if not given."),
+        typer.Option(help="For int8: naive, default, fallback, ... (docs/int8.md); what is good enough if not given."),
     ] = None,
     processor: Annotated[
         str | None,

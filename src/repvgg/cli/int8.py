@@ -22,7 +22,7 @@ def print_int8(out: "Console", result: "Int8Result") -> None:
     report = result.report
     if result.after:
         _print_layers(out, result.before, result.after)
-    table = Table(*ATTEMPT_HEADINGS, title="What was tried (gain: points of agreement)")
+    table = Table(*ATTEMPT_HEADINGS, title="What was tried (gain: points of top-1 agreement)")
     for attempt in report.attempts:
         table.add_row(*attempt.row())
     out.print(table)
@@ -32,7 +32,7 @@ def print_int8(out: "Console", result: "Int8Result") -> None:
     if report.float_accuracy is not None and report.accuracy is not None:
         total.add_row("accuracy in float32", f"{report.float_accuracy:.2%}")
         total.add_row("accuracy in INT8", f"{report.accuracy:.2%}")
-    total.add_row("same class as float32", f"{report.agreement:.2%} of {report.images} images")
+    total.add_row("top-1 agreement", f"{report.agreement:.2%} of {report.images} images, with float32")
     total.add_row("largest relative error", f"{report.relative_error:.2e}")
     total.add_row("size", f"{human_size(report.size)} ({human_size(report.float_size)} in float32)")
     if report.speedup is not None:
@@ -56,7 +56,7 @@ def _print_layers(out: "Console", before: "Sequence[LayerRow]", after: "Sequence
         "weights, output, logits: signal to quantization noise in dB",
     )
     table.add_column("layer", no_wrap=True)
-    for heading in ("spread", "outliers", "kurtosis", "weights", "output", "logits", "same class"):
+    for heading in ("spread", "outliers", "kurtosis", "weights", "output", "logits", "top-1 agreement"):
         table.add_column(heading, justify="right", no_wrap=True)
     for first, second in zip(before, after, strict=True):
         table.add_row(

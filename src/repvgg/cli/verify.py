@@ -122,7 +122,7 @@ def print_report(out: "Console", report: "VerificationReport", rows: int | None 
     total.add_row("largest relative error", f"{report.max_relative_error:.2e} (limit {report.rtol:.0e})")
     total.add_row("largest absolute error", f"{report.max_absolute_error:.2e}")
     if report.top1_agreement is not None:
-        total.add_row("same class", f"{report.top1_agreement:.2%} of the images")
+        total.add_row("top-1 agreement", f"{report.top1_agreement:.2%} of the images")
     if report.worst_block is not None:
         total.add_row("worst block", f"{report.worst_block.name} ({report.worst_block.relative_error:.2e})")
     total.add_row("verdict", verdict)

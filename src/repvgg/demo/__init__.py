@@ -170,7 +170,7 @@ def _table(rows: list[_Row], count: int) -> Table:
     table.add_row("accuracy", *(f"{row.accuracy:.2%}" for row in rows))
     table.add_row("ms per image", *(f"{row.milliseconds:.2f}" for row in rows))
     table.add_row("largest relative\ndifference", *(f"{row.relative_difference:.1e}" for row in rows))
-    table.add_row("same class", *(f"{row.same_class} of {count}" for row in rows))
+    table.add_row("top-1 agreement", *(f"{row.same_class} of {count}" for row in rows))
     return table
 
 

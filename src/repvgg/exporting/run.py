@@ -84,9 +84,9 @@ def export(
             as microcontrollers and Edge TPUs want them.
         images: preprocessed images to compare on, besides probe inputs.
         evaluation: for INT8: labelled images to measure accuracy on. A folder of class folders, or a tuple of prepared
-            images and labels. Without it agreement on the calibration images counts.
+            images and labels. Without it top-1 agreement on the calibration images counts.
         max_drop: for INT8: points of accuracy (or percent of images with another class) that may be lost; 1 if None.
-        scheme: for INT8: a name of `repvgg.quantization.SCHEMES`, or "ladder"; what is good enough if None.
+        scheme: for INT8: a name of `repvgg.quantization.SCHEMES`, or "fallback"; what is good enough if None.
         processor: for INT8: "portable" (the default), "vnni" or "this": the kind of processor that the artifact has to
             be right on (`repvgg.base.processor.PROCESSORS`). Its metadata say so. For "object": a name of
             `repvgg.engine.isa.PROCESSORS` that this machine can run, "x86-64-v3" (AVX2) by default.

@@ -2,7 +2,7 @@
 
 Rounding moves each weight a little; over many inputs the errors do not cancel, and a whole channel shifts. So it is
 with activations, most of which are small and become 0. Nagel et al., "Data-Free Quantization Through Weight
-Equalization and Bias Correction", ICCV 2019, here with measured means. `compensation.py` says what is done to weights.
+Equalization and Bias Correction", ICCV 2019, here with measured means. `gptq.py` says what is done to weights.
 """
 
 from collections.abc import Collection
@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from repvgg.base.processor import LEVELS
-from repvgg.quantization.compensation import compensated_weights, fitted_weights
+from repvgg.quantization.gptq import gptq_weights, least_squares_weights
 from repvgg.quantization.moments import input_moments
 from repvgg.quantization.ranges import input_limits, rounded_input
 from repvgg.quantization.rounding import rounded_weights
@@ -43,7 +43,7 @@ def corrected(
     *,
     per_channel: bool,
     levels: int = LEVELS,
-    compensate: bool = False,
+    gptq: bool = False,
     float_layers: Collection[str] = (),
 ) -> Any:
     """A copy of `model` whose weights lie on their grids, with everything before a layer corrected already.
@@ -54,7 +54,7 @@ def corrected(
     Args:
         images: (N, H, W, C) in float32, as the network takes them.
         per_channel, levels: which grids the weights are rounded to.
-        compensate: fit and round weights as `compensation.py` does, not each weight to the nearest point.
+        gptq: reconstruct and round weights as `gptq.py` does, not each weight to the nearest point.
         float_layers: names of layers whose weights and inputs are not rounded.
     """
     limits = input_limits(model, images)
@@ -78,11 +78,11 @@ def corrected(
         if not in_float:
             inputs = rounded_input(step, inputs, limits)
         kernel = kernel_of(layer)
-        if compensate:
+        if gptq:
             moments = input_moments(step, inputs[0], wanted_input)
-            kernel = fitted_weights(step, kernel, moments)
+            kernel = least_squares_weights(step, kernel, moments)
             if not in_float:
-                kernel = compensated_weights(step, kernel, moments, per_channel=per_channel, levels=levels)
+                kernel = gptq_weights(step, kernel, moments, per_channel=per_channel, levels=levels)
         elif not in_float:
             kernel = rounded_weights(kernel, per_channel=per_channel, levels=levels)
         assign(layer.kernel, kernel)

@@ -30,13 +30,12 @@ def prepare(model: Any, images: np.ndarray, scheme: Scheme, float_layers: Collec
     """
     model = equalized(model, images, scheme)
     if scheme.rounding != "nearest":
-        compensate = scheme.rounding == "compensated"
         model = corrected(
             model,
             images,
             per_channel=scheme.per_channel,
             levels=scheme.weight_levels,
-            compensate=compensate,
+            gptq=scheme.rounding == "gptq",
             float_layers=float_layers,
         )
     return model

@@ -197,7 +197,7 @@ def _table(network: Any, deployed: Any, outcome: Outcome) -> Table:
     table.add_row("parameters", f"{_trainable(network):,}", f"{deployed.count_params():,}")
     table.add_row("validation accuracy", f"{outcome.top1:.2%}", f"{outcome.deployed_top1:.2%}")
     table.add_row("largest relative difference", "", f"{outcome.relative_difference:.1e}")
-    table.add_row("same class", "", f"{outcome.same_class} of {outcome.images} images")
+    table.add_row("top-1 agreement", "", f"{outcome.same_class} of {outcome.images} images")
     return table
 
 

@@ -73,8 +73,8 @@ class QuantizedStart:
         """
         levels = Precision(self.weight_bits).weight_levels
         scheme = replace(DEFAULT, per_channel=self.per_channel, weight_levels=levels)
-        fitted = prepare(in_deploy_form(self.network), images, scheme)
-        model = prepare_qat(fitted, per_channel=self.per_channel, weight_bits=self.weight_bits)
+        prepared = prepare(in_deploy_form(self.network), images, scheme)
+        model = prepare_qat(prepared, per_channel=self.per_channel, weight_bits=self.weight_bits)
         model.name = self.name
         return model
 
@@ -162,13 +162,16 @@ def finish_quantized(
         found = look_at(runners, validation, advance=work.advance)
     with working(console, "writing the report"):
         tell(folder, runners, found, proof, report=report)
-    table = Table("file", "calculates in", "accuracy", "same class", title=f"After training in 8 bits, epoch {epoch}")
+    table = Table(
+        "file", "calculates in", "accuracy", "top-1 agreement", title=f"After training in 8 bits, epoch {epoch}"
+    )
     for file, answers in found.answers.items():
         what = _CALCULATE_IN.get(file, "")
         table.add_row(file, what, f"{answers.top1:.2%}", f"{answers.same} of {outcome.images}")
     console.print(table)
     console.print(
-        f"Same class: as {before.name}. {INT8} and {BEST}, which are the same numbers, agree on {outcome.same_class}.",
+        f"Top-1 agreement: with {before.name}. {INT8} and {BEST}, which are the same numbers, agree on "
+        f"{outcome.same_class}.",
         soft_wrap=True,
     )
     console.print(where_to_start(folder, report=report), soft_wrap=True)

@@ -40,7 +40,7 @@ def test_good_enough(place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest
     more = ("--calibration-count", "40", "--seed", "3", "--report", picture)
     assert run(monkeypatch, "export", place / "model.keras", output, *options, *more) == 0
     shown = capfd.readouterr().out
-    for part in ("default", "accuracy in INT8", "same class as float32", "good enough", "stage4_block0", "Written:"):
+    for part in ("default", "accuracy in INT8", "top-1 agreement", "good enough", "stage4_block0", "Written:"):
         assert part in shown, part
     assert picture.stat().st_size > 10_000
     assert repvgg.load_runner(output).metadata.precision == "int8"
@@ -53,7 +53,7 @@ def test_not_good_enough(place: Path, monkeypatch: pytest.MonkeyPatch, capfd: py
     shown = capfd.readouterr().err
     assert "No INT8 artifact was written for 'onnx': no labelled images were given" in shown
     assert "naive" in shown
-    assert "agreement" in shown
+    assert "top-1 agreement" in shown
     assert not (place / "bad.onnx").exists()
 
 

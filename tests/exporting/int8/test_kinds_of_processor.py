@@ -23,7 +23,7 @@ from repvgg.base.processor import PROCESSORS
 from repvgg.cli import main
 from repvgg.exporting.int8 import find_int8
 from repvgg.quantization.prepare import prepare
-from repvgg.quantization.schemes import REMEDIES, SCHEMES, Scheme
+from repvgg.quantization.schemes import FALLBACK_STEPS, SCHEMES, Scheme
 from repvgg.quantization.steps import Steps, kernel_of
 from repvgg.runners import load_runner
 from repvgg.targets import TARGETS, Settings
@@ -144,7 +144,7 @@ def _of_litert(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 def test_nothing_is_lost_on_the_way(target: str, kind: str, per_channel: bool, tmp_path: Path) -> None:
     """The quantizer finds the grid that weights were fitted and rounded on, and portable products cannot overflow."""
     quantizer = INT8_TARGETS[target]
-    scheme = Scheme(per_channel=per_channel, rounding="compensated", weight_levels=quantizer.levels(kind))
+    scheme = Scheme(per_channel=per_channel, rounding="gptq", weight_levels=quantizer.levels(kind))
     prepared = prepare(network(), IMAGES, scheme)
     artifact = quantizer.quantize(prepared, IMAGES, scheme, (), Settings())
     path = tmp_path / f"model{TARGETS[target].suffix}"
@@ -199,13 +199,15 @@ def test_every_rung_is_on_the_grid_of_its_target(target: str, levels: int, monke
         return Broken()
 
     monkeypatch.setattr("repvgg.exporting.int8.search._Trial._made", made)
-    with pytest.raises(AccuracyError, match="least noise alone"):
-        find(target, scheme="ladder", max_drop=0.0, evaluation=evaluation())
+    with pytest.raises(AccuracyError, match="noise-optimal equalization alone"):
+        find(target, scheme="ladder", max_drop=0.0, evaluation=evaluation())  # the schedule's former name
     assert {scheme.weight_levels for scheme in schemes} == {levels}
     assert schemes[0] == replace(SCHEMES["naive"], weight_levels=levels)
-    assert replace(SCHEMES["least-noise"], weight_levels=levels) in schemes
-    alone = REMEDIES["least noise alone"](Scheme(rounding="compensated", calibrator="entropy", weight_levels=levels))
-    assert alone == replace(SCHEMES["least-noise"], weight_levels=levels)
+    assert replace(SCHEMES["noise-optimal"], weight_levels=levels) in schemes
+    alone = FALLBACK_STEPS["noise-optimal equalization alone"](
+        Scheme(rounding="gptq", calibrator="entropy", weight_levels=levels)
+    )
+    assert alone == replace(SCHEMES["noise-optimal"], weight_levels=levels)
 
 
 class Broken(repvgg.Runner):
@@ -329,7 +331,7 @@ def test_inspect_shows_what_it_was_made_for(
     for part in (
         f"made for: portable: {PROCESSORS['portable']}",
         "scheme: per-channel weights of 7 bits, minmax ranges",
-        "same class as float32: ",
+        "top-1 agreement with float32: ",
         "of 16 images",
         "input: normalized images (any, 32, 32, 3)",
     ):

@@ -16,7 +16,7 @@ from repvgg.base.processor import SAFE_LEVELS
 from repvgg.exporting import export
 from repvgg.exporting.int8 import find_int8
 from repvgg.quantization import SCHEMES, scale_channels
-from repvgg.quantization.schemes import DEFAULT, REMEDIES, Scheme
+from repvgg.quantization.schemes import DEFAULT, FALLBACK_STEPS, Scheme
 from repvgg.quantization.steps import Steps
 from repvgg.runners import load_runner
 from repvgg.targets import TARGETS, Settings
@@ -54,19 +54,19 @@ def test_the_default_comes_first_and_is_enough() -> None:
     assert "accuracy on 300 labelled images may drop by 2 points" in report.summary()
 
 
-def test_the_ladder_climbs_until_it_is_enough() -> None:
-    report = find(scaled(), scheme="ladder", max_drop=8.0).report
+def test_the_fallback_schedule_goes_on_until_it_is_enough() -> None:
+    report = find(scaled(), scheme="fallback", max_drop=8.0).report
     names = [attempt.name for attempt in report.attempts]
     assert names[0] == "naive"
-    assert names[1:] == list(REMEDIES)[: len(names) - 1]
-    assert report.attempts[-1].name.startswith(("equalization", "least noise", "compensated"))
+    assert names[1:] == list(FALLBACK_STEPS)[: len(names) - 1]
+    assert report.attempts[-1].name.startswith(("equalization", "noise-optimal", "GPTQ"))
     assert all(attempt.drop > 8 for attempt in report.attempts[:-1])
     assert report.attempts[-1].drop <= 8
     # Each is on top of what helped before: a gain is measured from the best so far, and what lost is not carried on.
     best = report.attempts[0]
     for attempt in report.attempts[1:]:
         assert attempt.gain == pytest.approx(100 * (attempt.score.agreement - best.score.agreement))
-        assert attempt.scheme == REMEDIES[attempt.name](best.scheme)
+        assert attempt.scheme == FALLBACK_STEPS[attempt.name](best.scheme)
         best = attempt if attempt.is_better_than(best) else best
 
 
@@ -101,15 +101,15 @@ def test_nothing_is_good_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     # No artifact, and the picture all the same.
     assert [path.name for path in tmp_path.iterdir()] == ["layers.png"]
     message = str(raised.value)
-    assert "No INT8 artifact was written for 'onnx': accuracy on 300 labelled images may drop by 1 points" in message
+    assert "No INT8 artifact was written for 'onnx': accuracy on 300 labelled images may drop by 1 point," in message
     assert "--max-drop" in message
     lines = message.splitlines()
-    assert len([line for line in lines if " ranges" in line]) == 2 + len(REMEDIES)
-    for name in ("default", "naive", *REMEDIES):
+    assert len([line for line in lines if " ranges" in line]) == 2 + len(FALLBACK_STEPS)
+    for name in ("default", "naive", *FALLBACK_STEPS):
         assert any(line.startswith(name) for line in lines), name
     report = raised.value.report
     assert not report.passed
-    # The default, and every step of the ladder; nothing twice.
+    # The default, and every step of the schedule; nothing twice.
     assert schemes[:2] == [replace(one, weight_levels=SAFE_LEVELS) for one in (DEFAULT, SCHEMES["naive"])]
     assert len(schemes) == len(set(schemes))
     assert max(scheme.float_layers for scheme in schemes) == 4

@@ -26,10 +26,11 @@ class Int8Options:
 
     Attributes:
         calibration: a folder of images, best with one sub-folder a class, paths, or prepared images.
-        evaluation: a folder of class folders, labelled images, or arrays of images and labels; if None, agreement on
-            the calibration images counts.
+        evaluation: a folder of class folders, labelled images, or arrays of images and labels; if None, top-1
+            agreement on the calibration images counts.
         max_drop: points of accuracy, or percent of images that get another class, that may be lost.
-        scheme: a name of `SCHEMES`, or "ladder"; if None, the default and, if that is not enough, the ladder.
+        scheme: a name of `SCHEMES`, or "fallback"; if None, the default and, if that is not enough, the fallback
+            schedule.
         processor: a name of `PROCESSORS`: which the artifact has to be right on.
         count: calibration images at most.
         seed: which they are.
@@ -104,7 +105,7 @@ def write_int8(
     after = layer_rows(found.prepared, images, per_channel=report.scheme.per_channel, levels=levels)
     told["layers"] = [_told(*rows) for rows in zip(before, after, strict=True)]
     target.save(found.artifact, path, replace(metadata, precision="int8", quantization=told))
-    title = f"{model.name} in INT8 ({target_name}): {report.scheme.describe()}. Agreement {report.agreement:.2%}"
+    title = f"{model.name} in INT8 ({target_name}): {report.scheme.describe()}. Top-1 agreement {report.agreement:.2%}"
     draw_layers(before, after, options.picture, title=title, force=force)
     return Int8Result(report, before, after)
 

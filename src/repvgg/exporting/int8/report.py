@@ -13,9 +13,9 @@ class Attempt:
     """One scheme that was tried.
 
     Attributes:
-        name: of the scheme, or of the remedy that was added to what had helped so far.
+        name: of the scheme, or of the step of the fallback schedule that was added to what had helped so far.
         score: what came out; None if the target cannot do it, and `lacking` says why.
-        gain: points of agreement more than the best one before it; None where there was none to begin from.
+        gain: points of top-1 agreement more than the best one before it; None where there was none to begin from.
         drop: points lost by the criterion of the search.
     """
 
@@ -34,7 +34,7 @@ class Attempt:
         return mine > others
 
     def row(self) -> tuple[str, str, str, str, str]:
-        """Name, accuracy, agreement, gain and scheme as texts for a table."""
+        """Name, accuracy, top-1 agreement, gain and scheme as texts for a table."""
         if self.score is None:
             return self.name, "-", "-", "-", f"not tried: {self.lacking}"
         accuracy = "-" if self.score.accuracy is None else f"{self.score.accuracy:.2%}"
@@ -42,7 +42,10 @@ class Attempt:
         return self.name, accuracy, f"{self.score.agreement:.2%}", gain, self.scheme.describe()
 
 
-ATTEMPT_HEADINGS = ("tried", "accuracy", "agreement", "gain", "scheme")
+ATTEMPT_HEADINGS = ("tried", "accuracy", "top-1 agreement", "gain", "scheme")
+
+_KEYS = ("tried", "accuracy", "agreement", "gain", "scheme")
+"""The headings in JSON."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,9 @@ class Int8Report:
         target: its format.
         network: the name of the Keras model.
         images: how many both were compared on.
-        labelled: whether these have labels; if not, they are the calibration images, and agreement is the criterion.
-        max_drop: points of accuracy, or of agreement, that it might lose.
+        labelled: whether these have labels; if not, they are the calibration images, and top-1 agreement is what
+            counts.
+        max_drop: points of accuracy, or of top-1 agreement, that it might lose.
         processor: `portable` or `vnni`, what it was made for.
         float_accuracy: of the float network, 0 to 1; None without labels.
         float_size, size: in bytes; 0 for an artifact that was not kept.
@@ -128,7 +132,7 @@ class Int8Report:
 
     def summary(self) -> str:
         """One sentence."""
-        found = f"agreement {self.agreement:.2%}"
+        found = f"top-1 agreement {self.agreement:.2%}"
         if self.labelled and self.float_accuracy is not None and self.accuracy is not None:
             found = f"accuracy {self.float_accuracy:.2%} in float32 and {self.accuracy:.2%} in INT8, {found}"
         verdict = "is" if self.passed else "is not"
@@ -160,5 +164,5 @@ class Int8Report:
             "size_float32": self.float_size,
             "size_int8": self.size,
             "speedup": self.speedup,
-            "attempts": [dict(zip(ATTEMPT_HEADINGS, attempt.row(), strict=True)) for attempt in self.attempts],
+            "attempts": [dict(zip(_KEYS, attempt.row(), strict=True)) for attempt in self.attempts],
         }

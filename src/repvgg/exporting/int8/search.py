@@ -14,7 +14,7 @@ from repvgg.base.processor import PORTABLE
 from repvgg.exporting.int8.report import Attempt, Int8Report
 from repvgg.exporting.int8.scores import Evaluation, Judge
 from repvgg.quantization.prepare import equalized, prepare
-from repvgg.quantization.schemes import REMEDIES, SCHEMES, Scheme, get_scheme
+from repvgg.quantization.schemes import FALLBACK, FALLBACK_STEPS, FORMER_NAMES, SCHEMES, Scheme, get_scheme
 from repvgg.quantization.sensitivity import LayerRow, layer_rows, most_sensitive
 from repvgg.runners import load_runner
 from repvgg.runners.runner import Runner
@@ -22,9 +22,7 @@ from repvgg.targets import TARGETS, Settings
 from repvgg.targets.int8 import Int8Target, get_int8_target, require_faithful
 
 MAX_DROP = 1.0
-"""Points of accuracy, or of agreement where there are no labels."""
-
-LADDER = "ladder"
+"""Points of accuracy, or of top-1 agreement where there are no labels."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +48,14 @@ def find_int8(
 ) -> Found:
     """Quantizes a deployed model so that it loses no more than `max_drop` points.
 
-    Without a scheme the default is tried, and if that is not enough the ladder: from the naive scheme on, one remedy
-    after the other, each on top of those that helped, until one is enough.
+    Without a scheme the default is tried, and if that is not enough the fallback schedule: from the naive scheme on,
+    one step after the other, each on top of those that helped, until one is enough.
 
     Args:
         images: for calibration, (N, H, W, C) in float32, prepared.
         evaluation: labelled images, on which accuracy may drop by `max_drop` points. Without them up to `max_drop` % of
             the calibration images may get another class than before.
-        scheme: a name of `SCHEMES`, which is tried alone, or "ladder", which begins with the naive one.
+        scheme: a name of `SCHEMES`, which is tried alone, or "fallback", which begins with the naive one.
         processor: a name of `PROCESSORS`: which the artifact has to be right on.
 
     Raises:
@@ -69,10 +67,11 @@ def find_int8(
     target = get_int8_target(target_name)
     if not max_drop >= 0:
         raise InputError(f"`max_drop` (={max_drop}) is a number of points, 0 or more.")
-    alone = scheme not in (None, LADDER)
+    scheme = FORMER_NAMES.get(scheme, scheme) if scheme else None
+    alone = scheme not in (None, FALLBACK)
     if evaluation is not None:
         require_faithful(target_name, processor)
-    first = {} if scheme == LADDER else {scheme or "default": get_scheme(scheme or "default")}
+    first = {} if scheme == FALLBACK else {scheme or "default": get_scheme(scheme or "default")}
     for name, one in first.items():
         lacking = target.lacks(one)
         if lacking:
@@ -82,17 +81,17 @@ def find_int8(
         trial = _Trial(model, target_name, target, images, metadata, settings, evaluation, max_drop, processor, folder)
         if any(trial.is_enough(trial.attempt(name, one)) for name, one in first.items()):
             return trial.found()
-        if not alone and _climb(trial):
+        if not alone and _fall_back(trial):
             return trial.found()
         raise AccuracyError(_explained(trial.report()), trial.report())
 
 
-def _climb(trial: "_Trial") -> bool:
-    """Tries one remedy after the other; whether one was enough."""
+def _fall_back(trial: "_Trial") -> bool:
+    """Tries one step of the schedule after the other; whether one was enough."""
     best = trial.attempt("naive", SCHEMES["naive"])
     if trial.is_enough(best):
         return True
-    for name, change in REMEDIES.items():
+    for name, change in FALLBACK_STEPS.items():
         attempt = trial.attempt(name, change(best.scheme), beside=best)
         if trial.is_enough(attempt):
             return True

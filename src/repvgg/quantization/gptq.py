@@ -1,14 +1,14 @@
-"""Weights for the inputs that a layer really gets.
+"""Least-squares reconstruction and GPTQ rounding: weights for the inputs that a layer really gets.
 
-Behind layers that calculate in eight bits a layer gets something else than it was trained for. Two things are done
-about it, in this order:
+Behind layers that calculate in eight bits a layer gets other inputs than it was trained for. Two things are done about
+it, in this order:
 
-- Its weights become those that come closest, on these inputs, to the outputs that it has in float32 (least squares,
-  drawn to the weights as they were). Inputs of which little but noise is left are trusted less, and what is left of
-  them in others is used.
-- They are rounded one input at a time, and what an input's rounding does to the outputs is made up for, as far as the
-  inputs are correlated, by the weights of the inputs that are still to come. The result lies on the same grid as
-  with rounding to the nearest point, and comes closer to the layer's outputs.
+- Least-squares reconstruction: its weights become those that come closest, on these inputs, to the outputs that it has
+  in float32 (with a ridge towards the weights as they were). Inputs of which little but noise is left are trusted less,
+  and what is left of them in others is used.
+- GPTQ rounding: weights are rounded one input at a time, and the effect of an input's rounding on the outputs is
+  compensated, as far as the inputs are correlated, by the weights of the inputs that are still to come. The result lies
+  on the same grid as with rounding to the nearest point, and comes closer to the layer's outputs.
 
 The order and the update of the second are those of Frantar et al., "GPTQ: Accurate Post-Training Quantization for
 Generative Pre-trained Transformers", ICLR 2023. That the network in float32 is what to come close to, not the layer on
@@ -29,24 +29,24 @@ RIDGE = 0.1
 little depends on it; what calibration images do not show must not move."""
 
 DAMPING = 0.01
-"""Share of the mean diagonal that is added to it: inputs that never vary must not be trusted to make up for others."""
+"""Share of the mean diagonal that is added to it: inputs that never vary must not compensate for others."""
 
 BLOCK = 128
 """Inputs whose updates are applied to the rest at once."""
 
 
-def fitted_weights(step: Step, kernel: np.ndarray, moments: Sequence[Moments]) -> np.ndarray:
+def least_squares_weights(step: Step, kernel: np.ndarray, moments: Sequence[Moments]) -> np.ndarray:
     """The kernel that gives, on the inputs that the layer receives, what `kernel` gives on those it should receive."""
     parts = _by_group(step, kernel)
-    return np.concatenate([_fit(part, group) for part, group in zip(parts, moments, strict=True)], axis=1).reshape(
-        kernel.shape
-    )
+    return np.concatenate(
+        [_reconstruct(part, group) for part, group in zip(parts, moments, strict=True)], axis=1
+    ).reshape(kernel.shape)
 
 
-def compensated_weights(
+def gptq_weights(
     step: Step, kernel: np.ndarray, moments: Sequence[Moments], *, per_channel: bool, levels: int
 ) -> np.ndarray:
-    """The kernel on its grid, rounded for the inputs that the layer receives."""
+    """GPTQ rounding: the kernel on its grid, for the inputs that the layer receives."""
     scales = weight_scales(kernel, per_channel=per_channel, levels=levels)
     grids = np.split(np.broadcast_to(scales.reshape(-1), kernel.shape[-1:]), len(moments))
     # The largest weight stays, for it is what a quantizer finds the grid by.
@@ -63,12 +63,12 @@ def _by_group(step: Step, kernel: np.ndarray) -> list[np.ndarray]:
     return np.split(kernel.reshape(-1, kernel.shape[-1]), getattr(step.layer, "groups", 1), axis=1)
 
 
-def _fit(kernel: np.ndarray, moments: Moments) -> np.ndarray:
+def _reconstruct(kernel: np.ndarray, moments: Moments) -> np.ndarray:
     """The minimum over V of |y W - x V|^2 + ridge |V - W|^2, with x received and y wanted."""
     ridge = max(RIDGE * float(np.diag(moments.received).mean()), 1e-12)
     moved = moments.received + ridge * np.eye(len(kernel))
-    fitted: np.ndarray = kernel + np.linalg.solve(moved, (moments.shared - moments.received) @ kernel)
-    return fitted
+    reconstructed: np.ndarray = kernel + np.linalg.solve(moved, (moments.shared - moments.received) @ kernel)
+    return reconstructed
 
 
 def _round(kernel: np.ndarray, scales: np.ndarray, levels: int, moment: np.ndarray, fixed: np.ndarray) -> np.ndarray:
