@@ -26,7 +26,7 @@ from helpers import (
 from prepared import IMAGES, LAYERS, both_grids, calibrated, finished, tensor, tiny
 from repvgg.base.errors import FileError, InputError
 from repvgg.blocks import BLOCKS, RepVGGBlock
-from repvgg.blocks.rounded import FakeQuantization, Precision, QuantizedBlock, fake_quantized_kernel
+from repvgg.blocks.fake_quantization import FakeQuantization, Precision, QuantizedBlock, fake_quantized_kernel
 from repvgg.models.layers import all_layers
 from repvgg.models.metadata import get_metadata, set_metadata
 from repvgg.quantization.qat import finish_qat, prepare_qat, simulate
@@ -325,7 +325,7 @@ def test_models_that_cannot_be_prepared() -> None:
 
 
 def test_models_that_cannot_be_finished() -> None:
-    with pytest.raises(InputError, match="'mine' has no rounded layers"):
+    with pytest.raises(InputError, match="'mine' has no fake-quantized layers"):
         finish_qat(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)], name="mine"))
     with pytest.raises(InputError, match="'first' has seen 0 training batches, and needs 4"):
         finish_qat(prepare_qat(tiny()))

@@ -8,9 +8,9 @@ from repvgg.blocks import KINDS
 from repvgg.blocks.auxiliary import AuxiliaryClassifier
 from repvgg.blocks.base import ReparameterizableBlock
 from repvgg.blocks.branches import BatchNorm, Conv, ConvBatchNorm, ConvBias
+from repvgg.blocks.fake_quantization import QuantizedBlock
 from repvgg.blocks.kind import BlockKind
 from repvgg.blocks.recording import recorded_inputs
-from repvgg.blocks.rounded import QuantizedBlock
 from repvgg.blocks.single_path import SinglePath
 from repvgg.blocks.squeeze_excite import SqueezeExcitation
 

@@ -19,7 +19,7 @@ from repvgg.cli.terminal import FORCE_HELP
 _RECIPE, _IMAGES, _RUN, _HOSTS = "The recipe's values", "Training images", "The run", "Several hosts"
 
 
-class Precision(StrEnum):
+class ComputeDtype(StrEnum):
     """What the network computes in."""
 
     float32 = "float32"
@@ -69,7 +69,7 @@ def command(
     force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of weights, order and augmentation.", rich_help_panel=_RUN)] = 0,
     precision: Annotated[
-        Precision | None, typer.Option(help="float32 if not given; mixed: in 16 bits.", rich_help_panel=_RUN)
+        ComputeDtype | None, typer.Option(help="float32 if not given; mixed: in 16 bits.", rich_help_panel=_RUN)
     ] = None,
     device: Annotated[str | None, typer.Option(help=DEVICE_HELP, rich_help_panel=_RUN)] = None,
     workers: Annotated[int | None, typer.Option(min=1, help=WORKERS_HELP, rich_help_panel=_RUN)] = None,

@@ -1,4 +1,4 @@
-"""Quantization-aware training: from a trained network to one that is trained on in rounded numbers, and out again."""
+"""Quantization-aware training: from a trained network to one with fake quantization, and out again."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -8,8 +8,7 @@ import keras
 import numpy as np
 
 from repvgg.base.errors import InputError
-from repvgg.blocks.layers import BatchNorm, ReparameterizableBlock, SinglePath
-from repvgg.blocks.rounded import (
+from repvgg.blocks.fake_quantization import (
     QUANTIZED,
     FakeQuantization,
     Precision,
@@ -19,6 +18,7 @@ from repvgg.blocks.rounded import (
     QuantizedGlobalAveragePooling2D,
     weight_scale,
 )
+from repvgg.blocks.layers import BatchNorm, ReparameterizableBlock, SinglePath
 from repvgg.conversion.reparameterization import without_auxiliary_outputs
 from repvgg.conversion.self_check import check_block
 from repvgg.models.layers import Functional, all_layers, require_float_weights
@@ -45,12 +45,13 @@ def prepare_qat(
     momentum: float = 0.99,
     calibration_batches: int = 4,
 ) -> Any:
-    """A new model that calculates in rounded numbers and can be trained on; the original is not touched.
+    """A new model with fake quantization that can be trained on; the original is not touched.
 
-    Each block becomes its equivalent convolution with rounded kernel and input, differentiable down to the branches'
-    weights; batch normalizations use their running statistics and keep them. Conv2D, Dense and GlobalAveragePooling2D
-    layers, so also those of a deployed model, are rounded likewise. Channel attention, other layers and sums stay in
-    float; batch normalizations outside blocks are frozen; outputs of auxiliary classifiers are left out.
+    Each block becomes its equivalent convolution with fake-quantized kernel and input, differentiable down to the
+    branches' weights; batch normalizations use their running statistics and keep them. Conv2D, Dense and
+    GlobalAveragePooling2D layers, so also those of a deployed model, are treated likewise. Channel attention, other
+    layers and sums stay in float; batch normalizations outside blocks are frozen; outputs of auxiliary classifiers are
+    left out.
 
     Train it with any optimizer, loss and `fit`; a hundredth of the learning rate of training is a good start. The first
     batches only measure ranges. Then call `finish_qat`.
@@ -76,8 +77,8 @@ def prepare_qat(
     precision = Precision(weight_bits, activation_bits, per_channel, momentum, calibration_batches)
     if not isinstance(model, Functional | keras.Sequential) or not model.built:
         raise InputError(
-            f"'{getattr(model, 'name', model)}' is no built functional or Sequential model, so its layers cannot be "
-            "replaced by rounded ones."
+            f"'{getattr(model, 'name', model)}' is not a built functional or Sequential model, so its layers cannot be "
+            "replaced by fake-quantized ones."
         )
     require_float_weights(model)
     layers = list(all_layers(model))
@@ -86,8 +87,8 @@ def prepare_qat(
     for layer in layers:
         if isinstance(layer, keras.layers.Wrapper) and any(_is_weighted(inner) for inner in all_layers(layer)):
             raise InputError(
-                f"'{layer.name}' ({type(layer).__name__}) wraps a layer that would have to be rounded, which is not "
-                "supported. Apply it without the wrapper."
+                f"'{layer.name}' ({type(layer).__name__}) wraps a layer that would have to be fake-quantized, which is "
+                "not supported. Apply it without the wrapper."
             )
     if not any(_is_weighted(layer) for layer in layers):
         raise InputError(f"'{model.name}' has no block, Conv2D or Dense layer, so there is nothing to quantize.")
@@ -135,7 +136,7 @@ def finish_qat(model: Any) -> tuple[Any, QuantizationScales]:
     """
     quantized = [layer for layer in all_layers(model) if isinstance(layer, QUANTIZED)]
     if not quantized:
-        raise InputError(f"'{model.name}' has no rounded layers. Make a model that has with prepare_qat(model).")
+        raise InputError(f"'{model.name}' has no fake-quantized layers. Make a model that has with prepare_qat(model).")
     for layer in quantized:
         seen = int(to_numpy(layer.input_range.batches))
         if seen < layer.precision.calibration_batches:
@@ -174,7 +175,7 @@ def finish_qat(model: Any) -> tuple[Any, QuantizationScales]:
 
 
 def simulate(model: Any, scales: QuantizationScales) -> Any:
-    """A deployed model in rounded numbers with given grids: what a file in integers has to give.
+    """A deployed model with fake quantization on given grids: what a file in integers has to give.
 
     Raises:
         InputError: if the scales are those of another model.

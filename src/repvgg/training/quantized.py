@@ -14,6 +14,7 @@ from repvgg.base.metadata import Preprocessing
 from repvgg.base.processor import PORTABLE, get_processor, overflows
 from repvgg.base.progress import working
 from repvgg.base.run_folder import BEST, DEPLOYED, INT8, SCALES, RunFolder
+from repvgg.blocks.fake_quantization import QUANTIZED, Precision
 from repvgg.checkpoints import load_checkpoint
 from repvgg.data.augmentation import Augmentation
 from repvgg.models.layers import all_layers
@@ -23,7 +24,6 @@ from repvgg.pipeline import evaluation_batches, training_batches
 from repvgg.quantization.calibration import COUNT
 from repvgg.quantization.prepare import prepare
 from repvgg.quantization.qat import finish_qat, prepare_qat
-from repvgg.quantization.qat_layers import QUANTIZED, Precision
 from repvgg.quantization.schemes import DEFAULT
 from repvgg.runners import load_runner
 from repvgg.runners.keras import KerasRunner

@@ -1,4 +1,4 @@
-"""Layers that calculate in training as integers will later: with rounded inputs and rounded kernels.
+"""Fake quantization: layers that calculate in training as integers will later, with rounded inputs and rounded kernels.
 
 Rounding has no useful derivative, so gradients pass it as if it were not there; where a value is cut off at the end of
 its range, none passes (the straight-through estimator).
@@ -93,8 +93,8 @@ def _in_place_of(rounded: Tensor, tensor: Tensor) -> Tensor:
 class FakeQuantization(keras.layers.Layer):
     """Rounds its input to a grid whose range follows the batches it sees in training; the same shape out as in.
 
-    Set `trainable` to False to keep the range as it is. The range is no trainable weight, so no optimizer and no weight
-    decay touches it.
+    Set `trainable` to False to keep the range as it is. The range is not a trainable weight, so no optimizer and no
+    weight decay touches it.
     """
 
     def __init__(self, precision: Precision | Mapping[str, Any], **kwargs: Any) -> None:
@@ -155,7 +155,7 @@ def _input_range(precision: Precision, dtype: Any) -> FakeQuantization:
 
 @keras.saving.register_keras_serializable(package="repvgg")
 class QuantizedBlock(keras.layers.Layer):
-    """A re-parameterizable block as it will be in integers: the rounded equivalent kernel on a rounded input.
+    """A re-parameterizable block as it will be in integers: the equivalent kernel and the input fake-quantized.
 
     The branches' weights are what is trained. Their batch normalizations use the running statistics and keep them, so
     the kernel is a function of weights alone. Channel attention stays in float.
@@ -198,7 +198,7 @@ class QuantizedBlock(keras.layers.Layer):
         return {**super().get_config(), "block": block, "precision": asdict(self.precision)}
 
 
-class _RoundedInput(keras.layers.Layer):
+class _FakeQuantizedInput(keras.layers.Layer):
     """Mixed into one of Keras's layers: a `FakeQuantization` in front of it."""
 
     def __init__(self, *arguments: Any, precision: Precision | Mapping[str, Any], **kwargs: Any) -> None:
@@ -210,7 +210,7 @@ class _RoundedInput(keras.layers.Layer):
         super().build(input_shape)
         self.input_range.build(input_shape)
 
-    def rounded_weights(self) -> tuple[Tensor, Tensor]:
+    def fake_quantized_weights(self) -> tuple[Tensor, Tensor]:
         """Kernel and bias on their grids; after the input was rounded, whose grid the bias needs."""
         kernel = keras.ops.convert_to_tensor(self.kernel)
         bias = keras.ops.convert_to_tensor(self.bias) if self.use_bias else keras.ops.zeros(kernel.shape[-1:])
@@ -222,29 +222,29 @@ class _RoundedInput(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="repvgg")
-class QuantizedConv2D(_RoundedInput, keras.layers.Conv2D):
-    """Keras's Conv2D with a rounded kernel on a rounded input."""
+class QuantizedConv2D(_FakeQuantizedInput, keras.layers.Conv2D):
+    """Keras's Conv2D with kernel and input fake-quantized."""
 
     def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         inputs = self.input_range(inputs, training=training)
-        kernel, bias = self.rounded_weights()
+        kernel, bias = self.fake_quantized_weights()
         shape = (1, 1, 1, -1) if self.data_format == "channels_last" else (1, -1, 1, 1)
         return self.activation(self.convolution_op(inputs, kernel) + keras.ops.reshape(bias, shape))
 
 
 @keras.saving.register_keras_serializable(package="repvgg")
-class QuantizedDense(_RoundedInput, keras.layers.Dense):
-    """Keras's Dense with a rounded kernel on a rounded input."""
+class QuantizedDense(_FakeQuantizedInput, keras.layers.Dense):
+    """Keras's Dense with kernel and input fake-quantized."""
 
     def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         inputs = self.input_range(inputs, training=training)
-        kernel, bias = self.rounded_weights()
+        kernel, bias = self.fake_quantized_weights()
         return self.activation(keras.ops.matmul(inputs, kernel) + bias)
 
 
 @keras.saving.register_keras_serializable(package="repvgg")
-class QuantizedGlobalAveragePooling2D(_RoundedInput, keras.layers.GlobalAveragePooling2D):
-    """Keras's GlobalAveragePooling2D of a rounded input.
+class QuantizedGlobalAveragePooling2D(_FakeQuantizedInput, keras.layers.GlobalAveragePooling2D):
+    """Keras's GlobalAveragePooling2D with its input fake-quantized.
 
     Runtimes keep a convolution in integers only where its output is rounded too, and this is what reads the last one's.
     """
