@@ -11,7 +11,7 @@ from rich.console import Console
 
 from repvgg.base import progress
 from repvgg.base.progress import working
-from repvgg.targets.quiet import quiet_libraries
+from repvgg.base.quiet import quiet_libraries
 
 
 def waited(stream: io.StringIO, lines: int) -> list[str]:

@@ -1,5 +1,6 @@
 """Commands say what they have to say, and their libraries say nothing."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 import repvgg
+from repvgg.cli import terminal
 from repvgg.models.random_statistics import randomize_statistics
 
 
@@ -30,3 +32,16 @@ def test_predict_writes_nothing_to_standard_error(folder: Path, ending: str) -> 
     assert len(finished.stdout.splitlines()) == 3
     # How far a slow machine is, is ours to say.
     assert [line for line in finished.stderr.splitlines() if " so far" not in line] == []
+
+
+def test_what_libraries_said_comes_back_where_keras_does_not_start(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def broken() -> None:
+        os.write(2, b"a line from C++\n")
+        raise RuntimeError("no Keras")
+
+    monkeypatch.setattr(terminal, "_import_keras", broken)
+    with pytest.raises(RuntimeError, match="no Keras"):
+        terminal.start_keras()
+    assert capfd.readouterr().err == "a line from C++\n"

@@ -311,7 +311,7 @@ def test_numbers_that_make_no_grid(options: dict[str, Any], message: str) -> Non
 
 
 def test_models_that_cannot_be_prepared() -> None:
-    with pytest.raises(InputError, match="no built functional or Sequential model"):
+    with pytest.raises(InputError, match="not a built functional or Sequential model"):
         prepare_qat("model.keras")
     images = keras.Input((8, 8, 3))
     with pytest.raises(InputError, match="'plain' has no block, Conv2D or Dense layer"):

@@ -14,7 +14,7 @@ from repvgg.runners.classifier import softmax
 from repvgg.training.inputs import find_inputs
 from repvgg.training.recipe import Recipe
 from repvgg.training.request import checked_request
-from repvgg.training.teacher import as_runner, taught
+from repvgg.training.teacher import open_teacher, taught
 
 CLASSES = ("blue", "green", "red")
 
@@ -43,7 +43,8 @@ def batches(data: Path) -> Any:
 
 @pytest.mark.parametrize("share", [1.0, 0.25])
 def test_targets_are_the_teachers_probabilities(data: Path, share: float) -> None:
-    runner = as_runner(teacher())
+    runner = open_teacher(teacher())
+    assert runner is not None
     plain = list(batches(data).as_numpy_iterator())
     soft = taught(batches(data), runner, share)
     assert int(soft.cardinality()) == 3

@@ -167,7 +167,7 @@ def _write_by_keras(runtime: Runtime, model: Any, path: Path) -> None:
 
     if runtime.exports == "onnx" and keras.backend.backend() == "tensorflow" and find_spec("tf2onnx") is None:
         raise InputError("Keras writes ONNX files with tf2onnx: pip install 'repvgg[benchmark]'")
-    from repvgg.targets.quiet import quiet, quiet_libraries
+    from repvgg.base.quiet import quiet, quiet_libraries
 
     try:
         with quiet(), quiet_libraries(), warnings.catch_warnings():

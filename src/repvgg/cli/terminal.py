@@ -1,11 +1,11 @@
 """What the commands share in talking to a terminal."""
 
+import io
 import os
-import sys
-import tempfile
 from typing import TYPE_CHECKING, Any
 
 from repvgg.base.errors import InputError, MissingDependencyError
+from repvgg.base.quiet import quiet_libraries
 from repvgg.cli.device import choose_device, require_gpu
 
 if TYPE_CHECKING:
@@ -84,11 +84,9 @@ def start_keras(device: str | None = None) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if device is not None:
         choose_device(device)
-    sys.stderr.flush()
-    terminal = os.dup(2)
-    with tempfile.TemporaryFile() as log:
-        os.dup2(log.fileno(), 2)
-        try:
+    written = io.BytesIO()
+    try:
+        with quiet_libraries(written):
             keras = _import_keras()
             if keras.backend.backend() == "tensorflow":
                 import tensorflow as tf
@@ -97,22 +95,18 @@ def start_keras(device: str | None = None) -> None:
                 tf.config.list_physical_devices()
             if device is not None:
                 require_gpu(device, keras)
-        except InputError:
+    except InputError:
+        raise
+    except ModuleNotFoundError as error:
+        if error.name not in BACKENDS:
             raise
-        except ModuleNotFoundError as error:
-            if error.name not in BACKENDS:
-                raise
-            raise MissingDependencyError(
-                f"Keras is set to run on '{error.name}', which is not installed: pip install {error.name}. Or choose "
-                f"another: KERAS_BACKEND is one of {', '.join(BACKENDS)}."
-            ) from error
-        except Exception:
-            log.seek(0)
-            os.write(terminal, log.read())
-            raise
-        finally:
-            os.dup2(terminal, 2)
-            os.close(terminal)
+        raise MissingDependencyError(
+            f"Keras is set to run on '{error.name}', which is not installed: pip install {error.name}. Or choose "
+            f"another: KERAS_BACKEND is one of {', '.join(BACKENDS)}."
+        ) from error
+    except Exception:
+        os.write(2, written.getvalue())
+        raise
 
 
 def _import_keras() -> Any:

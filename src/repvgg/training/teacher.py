@@ -32,26 +32,20 @@ def open_teacher(teacher: Any) -> Runner | None:
         FileError: if there is no such file, or it cannot be read.
         VerificationError: if its two forms differ.
     """
-    if teacher is None:
-        return None
+    if teacher is None or isinstance(teacher, Runner):
+        return teacher
     if not isinstance(teacher, str | Path):
-        return as_runner(teacher)
+        return _deployed(teacher)
     path = Path(teacher)
     if not path.exists():
-        return as_runner(create_model(str(teacher), weights=IMAGENET))
+        return _deployed(create_model(str(teacher), weights=IMAGENET))
     if path.is_dir() or path.suffix in RUNNERS:
         return load_runner(path)
     return KerasRunner(load_checkpoint(path), name=path.name)
 
 
-def as_runner(teacher: Any) -> Runner:
-    """A network as what answers: in its deploy form, which is faster and answers the same. Runners stay what they are.
-
-    Raises:
-        VerificationError: if its two forms differ.
-    """
-    if isinstance(teacher, Runner):
-        return teacher
+def _deployed(teacher: Any) -> Runner:
+    """In its deploy form, which is faster and answers the same."""
     return KerasRunner(in_deploy_form(teacher), teacher.name)
 
 

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from repvgg.base.metadata import Metadata
+from repvgg.base.quiet import quiet_libraries
 from repvgg.quantization.schemes import Scheme
 from repvgg.quantization.steps import whole_batches
 from repvgg.targets import Settings
 from repvgg.targets.litert.ends import require_integers, with_ends
 from repvgg.targets.litert.write import append_metadata, converter_for
-from repvgg.targets.quiet import quiet_libraries
 
 
 def quantize(model: Any, images: np.ndarray, scheme: Scheme, float_layers: Sequence[str], settings: Settings) -> bytes:

@@ -12,8 +12,8 @@ import numpy as np
 from repvgg.base.dependencies import require
 from repvgg.base.errors import FileError
 from repvgg.base.metadata import Metadata
+from repvgg.base.quiet import quiet_libraries
 from repvgg.runners.runner import Runner, as_input
-from repvgg.targets.quiet import quiet_libraries
 
 METADATA_MEMBER = "repvgg.json"
 

@@ -10,13 +10,13 @@ from repvgg.base.dependencies import require
 from repvgg.base.files import scratch_folder
 from repvgg.base.metadata import Metadata, Preprocessing
 from repvgg.base.processor import LEVELS
+from repvgg.base.quiet import quiet
 from repvgg.quantization.schemes import Scheme
 from repvgg.quantization.steps import whole_batches
 from repvgg.targets import Settings
 from repvgg.targets.onnx import write as float_onnx
 from repvgg.targets.onnx.run import METADATA_KEY
 from repvgg.targets.operations import INPUT, PROBABILITIES
-from repvgg.targets.quiet import quiet
 
 BATCH = 8
 """The histograms of percentile and entropy hold every tensor of a batch in memory."""

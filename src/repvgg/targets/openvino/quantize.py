@@ -8,13 +8,13 @@ import numpy as np
 
 from repvgg.base.dependencies import require
 from repvgg.base.metadata import Metadata
+from repvgg.base.quiet import quiet
 from repvgg.quantization.schemes import Scheme
 from repvgg.quantization.steps import whole_batches
 from repvgg.targets import Settings
 from repvgg.targets.openvino.run import METADATA_PATH
 from repvgg.targets.openvino.write import build
 from repvgg.targets.operations import INPUT, PROBABILITIES
-from repvgg.targets.quiet import quiet
 
 BATCH = 8
 

@@ -23,14 +23,21 @@ def quiet(logger: str | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def quiet_libraries() -> Iterator[None]:
-    """Nothing on standard error, not even from libraries that write to the file descriptor itself."""
+def quiet_libraries(written: io.BytesIO | None = None) -> Iterator[None]:
+    """Nothing on standard error, not even from libraries that write to the file descriptor itself.
+
+    Args:
+        written: gets what they wrote, at the end.
+    """
     sys.stderr.flush()
     terminal = os.dup(2)
-    try:
-        with tempfile.TemporaryFile() as log:
+    with tempfile.TemporaryFile() as log:
+        try:
             os.dup2(log.fileno(), 2)
             yield
-    finally:
-        os.dup2(terminal, 2)
-        os.close(terminal)
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+            if written is not None:
+                log.seek(0)
+                written.write(log.read())
