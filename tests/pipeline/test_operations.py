@@ -15,10 +15,10 @@ from repvgg.base.metadata import Preprocessing
 from repvgg.data.augmentation import Augmentation, RandAugment
 from repvgg.pipeline import auto_augment, erasing, mixing, operations
 from repvgg.pipeline.normalize import normalize
-from repvgg.pipeline.places import Plan, Share
 from repvgg.pipeline.rand_augment import rand_augment
+from repvgg.pipeline.sampling_order import DataShard, Plan
 
-PLAN = Plan(100, 10, 3, 0, 10, Share())
+PLAN = Plan(100, 10, 3, 0, 10, DataShard())
 FILL = 117.0
 
 

@@ -20,9 +20,9 @@ from repvgg.data.augmentation import Augmentation, RandAugment
 from repvgg.data.folder import LabelledImages, find_labelled_images
 from repvgg.data.scan import scan
 from repvgg.pipeline import (
+    DataShard,
     FolderSource,
     RecordSource,
-    Share,
     evaluation_batches,
     steps_per_epoch,
     training_batches,
@@ -31,8 +31,8 @@ from repvgg.pipeline import (
 from repvgg.pipeline import batches as pipeline_batches
 from repvgg.pipeline.crops import NUMBERS, random_window
 from repvgg.pipeline.decode import decode_jpeg, decode_window
-from repvgg.pipeline.places import Plan, permutation
 from repvgg.pipeline.resize import resize, resize_and_crop
+from repvgg.pipeline.sampling_order import Plan, permutation
 
 BATCH = 8
 SMALL = Preprocessing(crop=16, resize=18)
@@ -110,8 +110,8 @@ def test_a_step_is_the_same_from_wherever_one_begins(kind: str, augmentation: st
 
 
 @pytest.mark.parametrize(("kind", "count"), [("mixed", 4), ("records", 2)])
-def test_shares_are_parts_of_the_same_batch(kind: str, count: int, sources: dict[str, Any]) -> None:
-    parts = [batches(sources[kind], 2, 5, PAIRED, share=Share(index, count)) for index in range(count)]
+def test_shards_are_parts_of_the_same_batch(kind: str, count: int, sources: dict[str, Any]) -> None:
+    parts = [batches(sources[kind], 2, 5, PAIRED, shard=DataShard(index, count)) for index in range(count)]
     whole = batches(sources[kind], 2, 5, PAIRED)
     joined = [tuple(np.concatenate(sides) for sides in zip(*step, strict=True)) for step in zip(*parts, strict=True)]
     assert_equal(whole, joined)  # type: ignore[arg-type]
@@ -166,7 +166,7 @@ def test_order_of_an_epoch_is_uniform() -> None:
     """Which image comes first, in 300 epochs with each of 4 seeds: chi-square, below its 99.99 % quantile."""
     orders = np.array(
         [
-            [permutation(10, Plan(10, 10, seed, 0, 1, Share()).stream(0, tf.constant(epoch, tf.int64)))]
+            [permutation(10, Plan(10, 10, seed, 0, 1, DataShard()).stream(0, tf.constant(epoch, tf.int64)))]
             for seed in (0, 1, 256, 2**31 - 1)
             for epoch in range(300)
         ]
@@ -320,10 +320,12 @@ def test_evaluation_of_files(kind: str, channels: int, images: LabelledImages, s
 
 
 @pytest.mark.parametrize("kind", ["mixed", "records"])
-def test_shares_of_an_evaluation(kind: str, sources: dict[str, Any]) -> None:
+def test_shards_of_an_evaluation(kind: str, sources: dict[str, Any]) -> None:
     """30 images in batches of 8: the last is short, and the second process gets 2 images of it or none."""
     whole = list(evaluation_batches(sources[kind], SMALL, batch_size=8))
-    parts = [list(evaluation_batches(sources[kind], SMALL, batch_size=8, share=Share(index, 2))) for index in (0, 1)]
+    parts = [
+        list(evaluation_batches(sources[kind], SMALL, batch_size=8, shard=DataShard(index, 2))) for index in (0, 1)
+    ]
     assert [[len(labels) for _, labels in part] for part in parts] == [[4, 4, 4, 4], [4, 4, 4, 2]]
     for step, (images, labels) in enumerate(whole):
         np.testing.assert_array_equal(images, np.concatenate([part[step][0] for part in parts]))
@@ -335,17 +337,17 @@ def test_numbers_that_make_no_batches(sources: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"There are 30 images, fewer than one batch \(`batch_size` is 31\)"):
         steps_per_epoch(source, 31)
     with pytest.raises(InputError, match=r"`batch_size` \(=8\) must be a multiple of the number of processes \(=3\)"):
-        batches(source, 0, 1, share=Share(0, 3))
+        batches(source, 0, 1, shard=DataShard(0, 3))
     with pytest.raises(InputError, match=r"`batch_size` \(=0\)"):
         batches(source, 0, 1, batch_size=0)
     with pytest.raises(InputError, match=r"`index` \(=2\) must be at least 0 and below `count` \(=2\)"):
-        Share(2, 2)
+        DataShard(2, 2)
     with pytest.raises(InputError, match=r"`seed` \(=-1\)"):
         batches(source, 0, 1, seed=-1)
     with pytest.raises(InputError, match=r"`first_step` \(=3\)"):
         batches(source, 3, 2)
     with pytest.raises(InputError, match=r"pairs of images, and each process has 3 of a batch of 6"):
-        batches(source, 0, 1, PAIRED, batch_size=6, share=Share(0, 2))
+        batches(source, 0, 1, PAIRED, batch_size=6, shard=DataShard(0, 2))
     with pytest.raises(InputError, match="`plain` has 3 values for 30 images"):
         FolderSource(source.images, np.ones(3, bool))
     with pytest.raises(InputError, match="no images to make batches of"):

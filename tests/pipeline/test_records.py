@@ -17,7 +17,7 @@ from repvgg.data import load_image
 from repvgg.data.augmentation import Augmentation
 from repvgg.data.folder import find_labelled_images, find_splits
 from repvgg.data.scan import ScanReport, scan
-from repvgg.pipeline import RecordSource, Share, record_source, training_batches, write_records
+from repvgg.pipeline import DataShard, RecordSource, record_source, training_batches, write_records
 
 SMALL = Preprocessing(crop=8, resize=8)
 
@@ -96,15 +96,15 @@ def test_windows_and_turns_keep_the_contract(shards: Path, monkeypatch: pytest.M
     source = RecordSource.open(shards)["train"]
     assert len(source) > 2 * 7
 
-    def batches(first: int, last: int, share: Share | None = None) -> list[np.ndarray]:
+    def batches(first: int, last: int, shard: DataShard | None = None) -> list[np.ndarray]:
         found = training_batches(
-            source, SMALL, Augmentation(), batch_size=6, seed=2, first_step=first, last_step=last, share=share
+            source, SMALL, Augmentation(), batch_size=6, seed=2, first_step=first, last_step=last, shard=shard
         )
         return [images.numpy() for images, _ in found]
 
     whole = batches(0, 16)
     np.testing.assert_array_equal(whole[5:16], batches(5, 16))
-    parts = [batches(3, 9, Share(index, 3)) for index in range(3)]
+    parts = [batches(3, 9, DataShard(index, 3)) for index in range(3)]
     np.testing.assert_array_equal(whole[3:9], np.concatenate(parts, axis=1))
 
 

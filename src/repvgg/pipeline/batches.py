@@ -2,8 +2,8 @@
 
 The training batch of step s is a pure function of the seed, s and the files, bit for bit: it does not depend on the
 step one begins with, so a training that was interrupted goes on with the same data; nor on how many images are read at
-a time; and a process that has share i of n gets the i-th part of the very same batch. Nothing here keeps a random
-state. Each image has a position (`places.Plan`), and all that is random about it follows from seed and position.
+a time; and a process that has shard i of n gets the i-th part of the very same batch. Nothing here keeps a random
+state. Each image has a position (`sampling_order.py`), and all that is random about it follows from seed and position.
 """
 
 import contextlib
@@ -20,9 +20,9 @@ from repvgg.data.augmentation import Augmentation
 from repvgg.pipeline import auto_augment, crops, erasing, mixing
 from repvgg.pipeline.decode import decode_jpeg, decode_window
 from repvgg.pipeline.normalize import normalize
-from repvgg.pipeline.places import NUMBERS, Plan, Share, plainly
 from repvgg.pipeline.rand_augment import numbers_for, rand_augment
 from repvgg.pipeline.resize import resize, resize_and_crop
+from repvgg.pipeline.sampling_order import NUMBERS, DataShard, Plan, plainly
 
 CALLS = 2 * (os.cpu_count() or 1)
 """Images that are worked on at once. TensorFlow's own choice, one for each processor, leaves these idle while some of
@@ -67,7 +67,7 @@ def steps_per_epoch(source: Source, batch_size: int) -> int:
     Raises:
         InputError: if there are fewer images than one batch.
     """
-    return Plan(len(source), batch_size, 0, 0, 0, Share()).steps_per_epoch
+    return Plan(len(source), batch_size, 0, 0, 0, DataShard()).steps_per_epoch
 
 
 def training_batches(
@@ -79,23 +79,23 @@ def training_batches(
     seed: int,
     first_step: int,
     last_step: int,
-    share: Share | None = None,
+    shard: DataShard | None = None,
 ) -> Any:
     """A `tf.data.Dataset` of the batches of steps `first_step` to `last_step`, the last one not included.
 
     Args:
         batch_size: images of a step, over all processes.
-        share: which part of each batch this process gets; all of it if None.
+        shard: which part of each batch this process gets; all of it if None.
 
     Returns:
         Pairs of images (b, S, S, C) float32, normalized, and targets (b, classes) float32, where S is
-        `preprocessing.crop` and b is `batch_size // share.count`.
+        `preprocessing.crop` and b is `batch_size // shard.count`.
 
     Raises:
         InputError: if there are fewer images than one batch, or it cannot be divided.
     """
     source.check_channels(preprocessing.channels)
-    plan = Plan(len(source), batch_size, seed, first_step, last_step, share or Share())
+    plan = Plan(len(source), batch_size, seed, first_step, last_step, shard or DataShard())
     mixing.check_pairs(augmentation, plan)
     side, channels, classes = preprocessing.crop, preprocessing.channels, len(source.class_names)
     settings = augmentation.rand_augment
@@ -145,7 +145,7 @@ def training_batches(
 
 
 def evaluation_batches(
-    source: Source, preprocessing: Preprocessing, *, batch_size: int, share: Share | None = None
+    source: Source, preprocessing: Preprocessing, *, batch_size: int, shard: DataShard | None = None
 ) -> Any:
     """A `tf.data.Dataset` of all images in order, prepared as `repvgg.data.prepare_image` does.
 
@@ -153,7 +153,7 @@ def evaluation_batches(
 
     Args:
         batch_size: images of a batch, over all processes.
-        share: which part of each batch this process gets; all of it if None. Of a short last batch a process may get
+        shard: which part of each batch this process gets; all of it if None. Of a short last batch a process may get
             fewer images than another, or none, and then one batch fewer.
 
     Returns:
@@ -163,10 +163,10 @@ def evaluation_batches(
         InputError: if the batch cannot be divided.
     """
     source.check_channels(preprocessing.channels)
-    share = share or Share()
-    local = share.of(batch_size)
+    shard = shard or DataShard()
+    local = shard.local_batch(batch_size)
     everything = np.arange(len(source))
-    indices = everything[everything % batch_size // local == share.index]
+    indices = everything[everything % batch_size // local == shard.index]
     channels = preprocessing.channels
 
     def prepared(item: Any, label: Any) -> tuple[Any, Any]:
@@ -212,6 +212,6 @@ def _options() -> Any:
     options.deterministic = True
     # What runs before the parallel part is a few table look-ups; handing each to a thread costs more than doing it.
     options.experimental_optimization.map_parallelization = False
-    # Each process makes its own share; Keras and TensorFlow must not divide it once more.
+    # Each process makes its own shard; Keras and TensorFlow must not divide it once more.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return options

@@ -5,7 +5,7 @@ from typing import Any
 import tensorflow as tf
 
 from repvgg.pipeline import crops
-from repvgg.pipeline.places import NOISE, Plan
+from repvgg.pipeline.sampling_order import NOISE, Plan
 
 NUMBERS = crops.NUMBERS + 1
 SCALE = (0.02, 0.33)

@@ -11,7 +11,7 @@ import tensorflow as tf
 from repvgg.base.errors import InputError
 from repvgg.data.folder import LabelledImages
 from repvgg.data.images import load_image
-from repvgg.pipeline.places import Plan, plainly
+from repvgg.pipeline.sampling_order import Plan, plainly
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,7 @@ class FolderSource:
 
         def epoch_of(epoch: Any, start: Any, stop: Any) -> Any:
             positions = plan.position(epoch, tf.range(start, stop))
-            mine = plan.owner(positions) == plan.share.index
+            mine = plan.owner(positions) == plan.shard.index
             images = plan.order(epoch)[start:stop]
             return tf.data.Dataset.from_tensor_slices((positions[mine], images[mine]))
 

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from repvgg.base.errors import InputError
 from repvgg.data.augmentation import Augmentation
-from repvgg.pipeline.places import BETA, Plan
+from repvgg.pipeline.sampling_order import BETA, Plan
 
 # keras.layers.MixUp and CutMix pair image k with a random other one of the batch they are given. A process that has
 # only a part of the batch would pair differently. So rows 2k and 2k + 1 are each other's partners: as the order of an

@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from repvgg.base.errors import FileError
 from repvgg.pipeline.decode import with_channels
-from repvgg.pipeline.places import SHARDS, WINDOWS, Plan, permutation, plainly
 from repvgg.pipeline.records import FIELDS, INDEX, VERSION
+from repvgg.pipeline.sampling_order import SHARDS, WINDOWS, Plan, permutation, plainly
 
 READERS = 8
 """Shards that are read by turns, so that neighbours come from different ones."""
@@ -23,7 +23,7 @@ WINDOW = 2048
 
 
 @dataclass(frozen=True)
-class Shard:
+class ShardFile:
     """A file of records, as the index has it."""
 
     path: Path
@@ -49,7 +49,7 @@ class RecordSource:
 
     class_names: tuple[str, ...]
     labels: np.ndarray
-    shards: tuple[Shard, ...]
+    shards: tuple[ShardFile, ...]
     plain: np.ndarray
     has_fourth: bool = True
 
@@ -101,8 +101,8 @@ class RecordSource:
             return tf.data.Dataset.zip((positions, records))
 
         items = plan.each_epoch(epoch_of)
-        if plan.share.count > 1:
-            items = items.filter(plainly(lambda position, _: plan.owner(position) == plan.share.index))
+        if plan.shard.count > 1:
+            items = items.filter(plainly(lambda position, _: plan.owner(position) == plan.shard.index))
         return plan.expected(items.map(plainly(lambda position, record: (position, *_parsed(record)))))
 
     def evaluation_items(self, indices: np.ndarray) -> Any:
@@ -171,13 +171,15 @@ def _split(folder: Path, class_names: tuple[str, ...], split: dict[str, Any], fo
     labels = np.asarray(split["labels"], np.int32)
     plain = np.ones(len(labels), bool)
     plain[np.asarray(split["png"], np.int64)] = False
-    shards = tuple(Shard(folder / shard["file"], int(shard["images"]), int(shard["size"])) for shard in split["shards"])
+    shards = tuple(
+        ShardFile(folder / shard["file"], int(shard["images"]), int(shard["size"])) for shard in split["shards"]
+    )
     if sum(shard.images for shard in shards) != len(labels) or not ((labels >= 0) & (labels < len(class_names))).all():
         raise FileError(f"'{folder / INDEX}' contradicts itself. Write the shards again.")
     return RecordSource(class_names, labels, shards, plain, fourth)
 
 
-def _check(shard: Shard) -> None:
+def _check(shard: ShardFile) -> None:
     if not shard.path.is_file():
         raise FileError(f"The shard '{shard.path}' does not exist. Copy it here as well, or write the shards again.")
     size = shard.path.stat().st_size

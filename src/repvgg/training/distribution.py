@@ -6,7 +6,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from repvgg.base.errors import InterruptedTrainingError
-from repvgg.pipeline import Share
+from repvgg.pipeline import DataShard
 from repvgg.training.processes import noticing_losses, part
 
 
@@ -27,15 +27,15 @@ def make_deterministic() -> None:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
 
 
-def this_share() -> Share:
-    """This process's share of each global batch."""
+def this_shard() -> DataShard:
+    """This process's shard of each global batch."""
     import keras
 
     if keras.backend.backend() != "jax":
-        return Share()
+        return DataShard()
     import jax
 
-    return Share(jax.process_index(), jax.process_count())
+    return DataShard(jax.process_index(), jax.process_count())
 
 
 @contextmanager
@@ -88,7 +88,7 @@ def _jax_devices(keras: Any) -> Iterator[int]:
     import jax
 
     count = jax.device_count()
-    # Each process reads its own share, so Keras must not cut it once more.
+    # Each process reads its own shard, so Keras must not cut it once more.
     scope = keras.distribution.DataParallel(auto_shard_dataset=False).scope() if count > 1 else nullcontext()
     with noticing_losses():
         try:

@@ -4,7 +4,7 @@ from typing import Any
 
 from repvgg.base.errors import InputError
 from repvgg.base.metadata import Preprocessing
-from repvgg.pipeline import Share, evaluation_batches
+from repvgg.pipeline import DataShard, evaluation_batches
 from repvgg.training.inputs import Source
 
 
@@ -27,7 +27,7 @@ def read_by(batches: Any, workers: int | None) -> Any:
 
 
 def validation_batches(
-    source: Source, preprocessing: Preprocessing, names: list[str], *, batch_size: int, share: Share, devices: int
+    source: Source, preprocessing: Preprocessing, names: list[str], *, batch_size: int, shard: DataShard, devices: int
 ) -> Any:
     """Images, one-hot targets and weights (b,) of the validation images.
 
@@ -46,8 +46,8 @@ def validation_batches(
         raise InputError(f"`batch_size` (={batch_size}) must be a multiple of the number of devices (={devices}).")
 
     classes = len(source.class_names)
-    local = share.of(batch_size)
-    batches = evaluation_batches(source, preprocessing, batch_size=batch_size, share=share)
+    local = shard.local_batch(batch_size)
+    batches = evaluation_batches(source, preprocessing, batch_size=batch_size, shard=shard)
 
     def weighted(images: Any, labels: Any) -> tuple[Any, Any, Any]:
         targets, weights = tf.one_hot(labels, classes), tf.ones(tf.shape(labels), tf.float32)
@@ -64,14 +64,14 @@ def validation_batches(
     with tf.device("CPU:0"):
         batches = batches.map(weighted)
         if devices > 1:
-            batches = batches.concatenate(_empty(batches).repeat(_missing(len(source), batch_size, share)))
+            batches = batches.concatenate(_empty(batches).repeat(_missing(len(source), batch_size, shard)))
         return batches
 
 
-def _missing(images: int, batch_size: int, share: Share) -> int:
+def _missing(images: int, batch_size: int, shard: DataShard) -> int:
     """How many batches fewer this process has than the first one."""
     rest = images % batch_size
-    begun = rest > share.index * share.of(batch_size)
+    begun = rest > shard.index * shard.local_batch(batch_size)
     return int(rest > 0) - int(begun)
 
 

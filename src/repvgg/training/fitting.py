@@ -13,7 +13,7 @@ from repvgg.base.progress import working
 from repvgg.base.run_folder import BEST, CHECKPOINTS, LAST, TENSORBOARD
 from repvgg.models.metadata import get_metadata
 from repvgg.models.saving import save_model
-from repvgg.pipeline import Share, steps_per_epoch, training_batches
+from repvgg.pipeline import DataShard, steps_per_epoch, training_batches
 from repvgg.runners.runner import Runner
 from repvgg.training.callbacks import BestKeeper, RateLogger, StateKeeper
 from repvgg.training.compiled import compile_for, make_schedule, output_names
@@ -31,7 +31,7 @@ def fit(
     network: Any,
     inputs: Inputs,
     request: Request,
-    share: Share,
+    shard: DataShard,
     *,
     crops: Preprocessing,
     devices: int,
@@ -43,7 +43,7 @@ def fit(
     per_epoch = steps_per_epoch(inputs.training, recipe.batch_size)
     total = per_epoch * recipe.epochs
     trainer = compile_for(network, recipe, per_epoch)
-    writes = share.index == 0
+    writes = shard.index == 0
     names = output_names(network)
 
     # Where it is.
@@ -51,7 +51,7 @@ def fit(
     progress = state[1] if state is not None else Progress()
     require_agreement({"the step to go on from": progress.step})
     _tell_change_of_epochs(request, progress.step, per_epoch, console)
-    keeper = _keeper(request, share, progress, per_epoch, console)
+    keeper = _keeper(request, shard, progress, per_epoch, console)
     if state is not None:
         keeper.restore(trainer, state[0])
         console.print(f"Going on from step {progress.step} of {total}.")
@@ -61,7 +61,7 @@ def fit(
         get_metadata(network).preprocessing or crops,
         names,
         batch_size=recipe.batch_size,
-        share=share,
+        shard=shard,
         devices=devices,
     )
 
@@ -91,7 +91,7 @@ def fit(
                 seed=request.seed,
                 first_step=first,
                 last_step=last,
-                share=share,
+                shard=shard,
             )
             if teacher is not None:
                 batches = taught(batches, teacher, recipe.distill)
@@ -112,9 +112,9 @@ def fit(
     return progress
 
 
-def _keeper(request: Request, share: Share, progress: Progress, per_epoch: int, console: Console) -> StateKeeper:
+def _keeper(request: Request, shard: DataShard, progress: Progress, per_epoch: int, console: Console) -> StateKeeper:
     """What saves the state, and has each epoch's figures written and printed."""
-    folder, writes = request.folder, share.index == 0
+    folder, writes = request.folder, shard.index == 0
     clock = [time.perf_counter()]
 
     def on_epoch(row: dict[str, float]) -> None:
@@ -132,7 +132,7 @@ def _keeper(request: Request, share: Share, progress: Progress, per_epoch: int, 
         save_steps=request.save_steps,
         on_epoch=on_epoch,
         tell=lambda words: console.print(words, soft_wrap=True),
-        asked_to_stop=asked_to_stop if share.count > 1 else None,
+        asked_to_stop=asked_to_stop if shard.count > 1 else None,
     )
 
 

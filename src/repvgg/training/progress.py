@@ -10,7 +10,7 @@ from rich.console import Console
 
 from repvgg.base.progress import Work, working
 from repvgg.base.words import counted
-from repvgg.pipeline import Share
+from repvgg.pipeline import DataShard
 from repvgg.training.inputs import Inputs
 
 Logs = dict[str, Any]
@@ -80,8 +80,8 @@ def tell_inputs(console: Console, inputs: Inputs) -> None:
             console.print("  ... the rest is in data.json")
 
 
-def devices_line(devices: int, share: Share) -> str:
+def devices_line(devices: int, shard: DataShard) -> str:
     """What a step runs on."""
-    if share.count > 1:
-        return f"process {share.index + 1} of {share.count}, {devices} devices in all"
+    if shard.count > 1:
+        return f"process {shard.index + 1} of {shard.count}, {devices} devices in all"
     return counted(devices, "device")

@@ -19,7 +19,7 @@ from repvgg.models.metadata import get_metadata, set_metadata
 from repvgg.models.saving import load_model
 from repvgg.pipeline import steps_per_epoch
 from repvgg.training.compiled import output_names
-from repvgg.training.distribution import all_devices, placed, this_share
+from repvgg.training.distribution import all_devices, placed, this_shard
 from repvgg.training.finish import Outcome, finish
 from repvgg.training.fitting import fit, require_steps_left
 from repvgg.training.inputs import Inputs, find_inputs
@@ -167,8 +167,8 @@ def run(request: Request, console: Console) -> TrainingResult:
     if request.begun is not None:
         inputs.require_same(folder)
     require_agreement({"the settings": settings, "the images": inputs.fingerprint()})
-    share = this_share()
-    writes = share.index == 0
+    shard = this_shard()
+    writes = shard.index == 0
 
     prepare_machine()
     keras.utils.set_random_seed(seed)
@@ -195,12 +195,12 @@ def run(request: Request, console: Console) -> TrainingResult:
         if writes:
             _begin(request, settings, inputs)
         console.print(
-            f"{request.label} at {crops.crop} px on {keras.backend.backend()}, {devices_line(devices, share)}: "
+            f"{request.label} at {crops.crop} px on {keras.backend.backend()}, {devices_line(devices, shard)}: "
             f"{counted(recipe.epochs, 'epoch')} of {counted(per_epoch, 'step')}, batch {recipe.batch_size}, "
             f"learning rate up to {recipe.peak_rate:.3g}. Everything goes to {folder.path}/",
             soft_wrap=True,
         )
-        progress = fit(network, inputs, request, share, crops=crops, devices=devices, teacher=tutor, console=console)
+        progress = fit(network, inputs, request, shard, crops=crops, devices=devices, teacher=tutor, console=console)
     if not writes:
         return TrainingResult(network, None, progress.history, folder.path, None)
 

@@ -1,4 +1,4 @@
-"""Which image stands where in training: the order of an epoch, and one process's part of it."""
+"""The sampling order of training: which image comes when, and which shard of it is whose."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ MAX_SEED = 2**31
 
 
 @dataclass(frozen=True)
-class Share:
-    """One process among several that train together: number `index` of `count`, from 0.
+class DataShard:
+    """The part of each batch that one process of several gets: number `index` of `count`, from 0.
 
     Raises:
-        InputError: if there is no such process.
+        InputError: if there is no such shard.
     """
 
     index: int = 0
@@ -28,9 +28,9 @@ class Share:
 
     def __post_init__(self) -> None:
         if not 0 <= self.index < self.count:
-            raise InputError(f"A share's `index` (={self.index}) must be at least 0 and below `count` (={self.count}).")
+            raise InputError(f"A shard's `index` (={self.index}) must be at least 0 and below `count` (={self.count}).")
 
-    def of(self, batch_size: int) -> int:
+    def local_batch(self, batch_size: int) -> int:
         """Images of each batch that are this process's.
 
         Raises:
@@ -45,7 +45,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Plan:
-    """Steps `first_step` to `last_step` (not included) of a training, and whose part of them is wanted.
+    """Steps `first_step` to `last_step` (not included) of a training, and which shard of them is wanted.
 
     The position of an image counts all images that the training has seen before it, over all processes: position p is
     row p % batch_size of step p // batch_size. Everything random about it follows from the seed and the position.
@@ -56,7 +56,7 @@ class Plan:
     seed: int
     first_step: int
     last_step: int
-    share: Share
+    shard: DataShard
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < MAX_SEED:
@@ -65,13 +65,13 @@ class Plan:
             raise InputError(
                 f"`first_step` (={self.first_step}) must be at least 0 and at most `last_step` (={self.last_step})."
             )
-        self.share.of(self.batch_size)
+        self.shard.local_batch(self.batch_size)
         _ = self.steps_per_epoch
 
     @property
     def local_batch(self) -> int:
         """Rows of each batch that are this process's."""
-        return self.share.of(self.batch_size)
+        return self.shard.local_batch(self.batch_size)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -84,9 +84,9 @@ class Plan:
         return self.images // self.batch_size
 
     def each_epoch(self, dataset: Callable[[Any, Any, Any], Any]) -> Any:
-        """`dataset(epoch, start, stop)` for each epoch, one after the other, from place `start` to `stop` of its order.
+        """`dataset(epoch, start, stop)` for each epoch, one after the other, from index `start` to `stop` of its order.
 
-        These are the places of all processes; those of this one are told by `owner`, and their number is checked.
+        These are the indices of all processes; those of this one are told by `owner`, and their number is checked.
         """
         used = self.steps_per_epoch * self.batch_size
         first, last = self.first_step * self.batch_size, self.last_step * self.batch_size
@@ -103,9 +103,9 @@ class Plan:
             tf.data.experimental.assert_cardinality((self.last_step - self.first_step) * self.local_batch)
         )
 
-    def position(self, epoch: Any, place: Any) -> Any:
-        """The position of what stands at `place` of `epoch`."""
-        return epoch * (self.steps_per_epoch * self.batch_size) + place
+    def position(self, epoch: Any, index: Any) -> Any:
+        """The position of the image at `index` of the order of `epoch`."""
+        return epoch * (self.steps_per_epoch * self.batch_size) + index
 
     def owner(self, position: Any) -> Any:
         """The index of the process to which `position` belongs."""
