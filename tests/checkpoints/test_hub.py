@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from helpers import assert_same_values, run_python, values_of
-from hub_server import COMMIT, Hub, running
+from hub_server import COMMIT, Hub, running, use
 from repvgg.base.errors import CheckpointError, FileError, InputError, MissingDependencyError, UnknownNameError
 from repvgg.base.metadata import Preprocessing
 from repvgg.checkpoints import hub as repvgg_hub
@@ -39,17 +39,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "hub"
 
 
-def _use(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What HF_ENDPOINT does, which huggingface_hub reads once, when it is imported."""
-    monkeypatch.setattr(constants, "ENDPOINT", hub.address)
-    template = f"{hub.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-
-
 @pytest.fixture
 def server(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     with running(Hub(REPOSITORY, SMALL)) as hub:
-        _use(hub, monkeypatch)
+        use(hub, monkeypatch)
         yield hub
         huggingface_hub.close_session()
 
@@ -85,7 +78,7 @@ def test_cached_and_offline(server: Hub, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_cached_and_the_hub_gone(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with running(Hub(REPOSITORY, SMALL)) as hub:
-        _use(hub, monkeypatch)
+        use(hub, monkeypatch)
         path = fetch("RepVGG-A0")
     huggingface_hub.close_session()
     assert fetch("RepVGG-A0") == path
@@ -104,7 +97,7 @@ def test_broken_off_and_resumed(cache: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
     content = safetensors.save({"weight": np.arange(3000, dtype=np.float32)})
     with running(Hub(REPOSITORY, content, cut=2)) as hub:
-        _use(hub, monkeypatch)
+        use(hub, monkeypatch)
         assert fetch("RepVGG-A0").read_bytes() == content
         first, second, third = hub.downloads()
         assert first is None
@@ -145,7 +138,7 @@ def test_a_damaged_cache(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("published", ["", "5-a-mirror-of-its-own"])
 def test_whole_but_no_safetensors(cache: Path, monkeypatch: pytest.MonkeyPatch, published: str) -> None:
     with running(Hub(REPOSITORY, b"<html>Sign in first</html>", published)) as hub:
-        _use(hub, monkeypatch)
+        use(hub, monkeypatch)
         with pytest.raises(CheckpointError, match="web page"):
             fetch("RepVGG-A0")
     huggingface_hub.close_session()
@@ -197,7 +190,7 @@ def test_a_model_by_name(cache: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     original = create_model("RepVGG-A0")
     content = save_checkpoint(original, tmp_path / "model.safetensors", "timm").read_bytes()
     with running(Hub(REPOSITORY, content)) as hub:
-        _use(hub, monkeypatch)
+        use(hub, monkeypatch)
         model = create_model("RepVGG-A0", weights="imagenet")
         assert_same_values(values_of(original), values_of(model))
         metadata = get_metadata(model)

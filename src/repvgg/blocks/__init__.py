@@ -4,7 +4,6 @@ The table knows no Keras, so counting and reading names of tensors need none. Th
 asked for.
 """
 
-from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
@@ -16,7 +15,7 @@ from repvgg.blocks.qarepvgg import QARepVGG
 from repvgg.blocks.repopt import LinearAddition, RepOptVGG
 from repvgg.blocks.repvgg import RepVGG
 
-KINDS: Mapping[str, BlockKind] = {
+KINDS: dict[str, BlockKind] = {
     kind.name: kind
     for kind in (
         RepVGG(),

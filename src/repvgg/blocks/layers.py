@@ -1,7 +1,5 @@
 """The Keras layers of this room. Importing this registers all of them, without which no file that names them loads."""
 
-from collections.abc import Mapping
-
 import keras
 
 from repvgg.blocks import KINDS
@@ -26,7 +24,7 @@ def block_layer(kind: BlockKind, *, package: str = "repvgg") -> type[Reparameter
     return registered
 
 
-BLOCKS: Mapping[str, type[ReparameterizableBlock]] = {name: block_layer(kind) for name, kind in KINDS.items()}
+BLOCKS: dict[str, type[ReparameterizableBlock]] = {name: block_layer(kind) for name, kind in KINDS.items()}
 
 __all__ = [
     "BLOCKS",

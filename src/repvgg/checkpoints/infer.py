@@ -67,19 +67,19 @@ def named_variant(architecture: Architecture) -> Variant | None:
     return find_variant(architecture) or find_variant(replace(architecture, auxiliary_heads=True))
 
 
-def infer(shapes: Shapes, blocks: Collection[str] = tuple(KINDS)) -> Inferred:
+def infer(shapes: Shapes, blocks: Collection[str] | None = None) -> Inferred:
     """Reads depths, widths, groups, attention, heads and form from canonical names and PyTorch shapes.
 
     What is missing or too much is not looked for here: compare with `Inferred.shapes()`.
 
     Args:
-        blocks: the kinds of block that it may consist of.
+        blocks: the kinds of block that it may consist of; any of `KINDS` if None.
 
     Raises:
         CheckpointError: if they leave no network to be told.
     """
     places = [place for name in shapes if (place := place_of(name))]
-    kind = _kind(places, blocks)
+    kind = _kind(places, KINDS if blocks is None else blocks)
     form: Form = "deploy" if kind is None else "training"
     kernels = _Kernels(shapes, f"{REPARAM}.weight" if kind is None else _main_kernel(kind))
     for stage in range(1, STAGES + 1):

@@ -65,8 +65,9 @@ def find_part(names: Collection[str], prefix: str | None = None) -> Part:
 def _known_prefixes(names: Collection[str]) -> dict[str, set[str]]:
     """Everything that names of blocks begin with, and these names."""
     found: dict[str, set[str]] = {}
+    block = _any_block()
     for name in names:
-        match = _BLOCK.search(name)
+        match = block.search(name)
         if match is None:
             continue
         prefix = name[: match.start()]
@@ -88,8 +89,9 @@ def _names_of_blocks(dialect: Dialect) -> str:
     return rf"(?:{stem}|(?:{any_of(stages)})\d{{1,4}}\.)(?:{any_of(dialect.parts.values())})\.\w+"
 
 
-# One search for each name, however long it is and whatever it begins with.
-_BLOCK = re.compile(rf"(?:^|(?<=\.))(?:{'|'.join(map(_names_of_blocks, DIALECTS.values()))})$")
+def _any_block() -> re.Pattern[str]:
+    """One search for each name, however long it is and whatever it begins with."""
+    return re.compile(rf"(?:^|(?<=\.))(?:{'|'.join(map(_names_of_blocks, DIALECTS.values()))})$")
 
 
 def _networks(known: Mapping[str, set[str]]) -> list[list[str]]:

@@ -185,9 +185,8 @@ _OTHER_ROWS = (
     *_repopt("L2", D_DEPTHS, 2.5, 5, top1=80.47),
 )
 
-VARIANTS: Mapping[str, Variant] = {row.name: row for row in (*_ROWS, *_QA_ROWS, *_OTHER_ROWS)}
-
-_FOLDED = {name.casefold(): row for name, row in VARIANTS.items()}
+VARIANTS: dict[str, Variant] = {row.name: row for row in (*_ROWS, *_QA_ROWS, *_OTHER_ROWS)}
+"""Every network by its name. Rows of your own may be added."""
 
 
 def list_variants() -> list[str]:
@@ -214,7 +213,8 @@ def get_variant(name: str) -> Variant:
 
 def known_variant(name: str) -> Variant | None:
     """The network called `name`, in capitals or not; None if there is none."""
-    return _FOLDED.get(name.casefold())
+    folded = name.casefold()
+    return next((row for known, row in VARIANTS.items() if known.casefold() == folded), None)
 
 
 def find_variant(architecture: Architecture) -> Variant | None:

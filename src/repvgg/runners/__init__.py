@@ -1,6 +1,6 @@
 """Everything that can be run, as a `Runner`: one file a runtime, and the table of file endings."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ SAVED_MODEL = "saved_model.pb"
 """The file by which a SavedModel, which is a folder, is known."""
 
 # Ending -> (module, class). A module is imported when its ending is met: no runtime is loaded that is not used.
-RUNNERS: Mapping[str, tuple[str, str]] = {
+RUNNERS: dict[str, tuple[str, str]] = {
     ".keras": ("repvgg.runners.keras", "KerasRunner"),
     ".onnx": ("repvgg.targets.onnx.run", "OnnxRunner"),
     ".tflite": ("repvgg.targets.litert.run", "LiteRTRunner"),

@@ -3,7 +3,6 @@
 What is written here is proved in `repvgg.exporting`, one floor above.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +32,7 @@ class Target:
     machine_code: bool = False
 
 
-TARGETS: Mapping[str, Target] = {
+TARGETS: dict[str, Target] = {
     "keras": Target("repvgg.targets.keras.write", ".keras", ("float32",), adapts=False),
     "onnx": Target("repvgg.targets.onnx.write", ".onnx"),
     "openvino": Target("repvgg.targets.openvino.write", ".xml", beside=(".bin",)),

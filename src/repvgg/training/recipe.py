@@ -136,7 +136,7 @@ def _require(holds: bool, name: str, value: object, expected: str) -> None:
 PAPER = "Ding et al., arXiv 2101.03697, section 4.1"
 REPOSITORY = "https://github.com/DingXiaoH/RepVGG"
 
-RECIPES: Mapping[str, Recipe] = {
+RECIPES: dict[str, Recipe] = {
     "paper": Recipe(
         epochs=120,
         about=f"The light and middleweight networks on ImageNet ({PAPER}): A0 72.41 %, B1g4 77.58 % top-1; no warm-up, "

@@ -1,6 +1,6 @@
 """The dialects, and telling them apart by names alone."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Final
 
 from repvgg.base.errors import CheckpointError, UnknownNameError
@@ -14,7 +14,7 @@ from repvgg.checkpoints.dialects.timm import TIMM, TIMM_FEATURES
 from repvgg.checkpoints.errors import shown
 from repvgg.core.architecture import Architecture
 
-DIALECTS: Final[Mapping[str, Dialect]] = {
+DIALECTS: Final[dict[str, Dialect]] = {
     dialect.name: dialect
     for dialect in (OFFICIAL, PLUS, TIMM, MMPRETRAIN, MOBILEONE, TIMM_MOBILEONE, TIMM_FEATURES, REPOPT)
 }

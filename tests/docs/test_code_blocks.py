@@ -1,0 +1,185 @@
+"""Every code block of README.md and docs/ is right: Python is run, page by page, and so are short commands."""
+
+import contextlib
+import io
+import re
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from code_blocks import (
+    LANGUAGES,
+    OUTPUT,
+    PAGES,
+    ROOT,
+    Block,
+    all_blocks,
+    blocks_of,
+    check_command,
+    check_options,
+    check_syntax,
+    commands_inside,
+    spans,
+)
+from command_line import runner
+from prepared_world import SHORTER, given_names, make_world, narrow_variants, own_rows_forgotten, published_weights
+
+BLOCKS = all_blocks()
+SHELL = [block for block in BLOCKS if block.language in {"bash", "console"} and block.not_run is None]
+WITH_CODE = [page for page in PAGES if any(block.language in {"python", "bash"} for block in blocks_of(page))]
+SLOW = ("docs/int8.md", "docs/quantization-aware.md")
+"""Pages about INT8, which takes longest. Commands for it on other pages are only read."""
+
+NOT_RUN = {"docs/cluster.md": 2}
+"""How many blocks of a page nothing here can run. Each has a comment above it, with the reason."""
+
+SHORT = ("convert", "evaluate", "export", "inspect", "list", "predict", "report", "shard", "verify")
+"""Commands that are run. The others train, measure for a while, or serve until they are stopped."""
+
+
+def _named(block: Block) -> str:
+    return block.place
+
+
+def test_blocks_are_of_known_languages() -> None:
+    assert [block.place for block in BLOCKS if block.language not in LANGUAGES] == []
+
+
+def test_code_is_fenced() -> None:
+    """Indented code is run by nothing. Items of lists go on indented, and so does code within fences."""
+    for page in PAGES:
+        outside = re.sub(r"^( *)```.*?^\1```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+        found = re.search(r"^[^\s\-*\d].*\n\n {4}\S.*", outside, re.MULTILINE)
+        assert found is None, f"{page}: {found and found[0]}"
+
+
+def test_what_is_not_run_is_counted() -> None:
+    found = Counter(block.page for block in BLOCKS if block.not_run is not None)
+    assert found == NOT_RUN
+    for page in PAGES:
+        comments = re.findall(r"<!-- not run: ", page.read_text(encoding="utf-8"))
+        assert len(comments) == found[page.relative_to(ROOT).as_posix()], f"{page}: a comment without a block below it"
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.language != OUTPUT], ids=_named)
+def test_syntax(block: Block) -> None:
+    check_syntax(block)
+
+
+@pytest.mark.parametrize("block", SHELL, ids=_named)
+def test_commands_exist(block: Block, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are read as the command line reads them, where the files that a page begins with are there."""
+    monkeypatch.chdir(world)
+    assert block.commands
+    for words in block.commands:
+        check_command(words)
+
+
+def test_commands_within_scripts_and_sentences() -> None:
+    scripts = [block for block in BLOCKS if block.not_run is not None and block.language in {"bash", "yaml"}]
+    for block in scripts:
+        commands = commands_inside(block)
+        assert commands, block.place
+        for words in commands:
+            check_command(words)
+    for place, text in spans():
+        try:
+            check_options(text.split())
+        except AssertionError as error:
+            raise AssertionError(f"{place}: {error}") from error
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "c"], ids=_named)
+def test_declarations_are_those_of_headers(block: Block) -> None:
+    writer = (ROOT / "src/repvgg/targets/object/write.py").read_text(encoding="utf-8")
+    assert all(f"\n{line}\n" in writer for line in block.text.splitlines())
+
+
+def test_wrong_commands_are_found() -> None:
+    for words in ("repvgg trian x", "make demos", "pip install 'repvgg[onxx]'", "python benchmarks/none.py", "ls"):
+        block = Block("page", 1, "bash", words, None)
+        with pytest.raises(AssertionError):
+            check_command(block.commands[0])
+    with pytest.raises(Exception, match="--bacth"):
+        check_command(["repvgg", "export", "model.keras", "model.onnx", "--bacth", "8"])
+    with pytest.raises(Exception, match="integer"):
+        check_command(["repvgg", "export", "model.keras", "model.onnx", "--batch", "eight"])
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    with narrow_variants():
+        make_world(folder)
+    return folder
+
+
+@pytest.fixture
+def page_world(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy to work in; what a page adds to tables is gone afterwards."""
+    folder = tmp_path / "world"
+    shutil.copytree(world, folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    modules = set(sys.modules)
+    with narrow_variants(), own_rows_forgotten(), published_weights(tmp_path / "hub", monkeypatch):
+        yield folder
+    for name in set(sys.modules) - modules:
+        if getattr(sys.modules[name], "__file__", None) and Path(str(sys.modules[name].__file__)).parent == folder:
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=pytest.mark.full if page.relative_to(ROOT).as_posix() in SLOW else ())
+        for page in WITH_CODE
+    ],
+    ids=lambda page: page.name,
+)
+def test_pages_run(
+    page: Path, page_world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From top to bottom: Python in one namespace, commands in the same folder."""
+    names: dict[str, Any] = given_names(page.relative_to(ROOT).as_posix(), page_world)
+    call = runner(monkeypatch, capsys)
+    for block in blocks_of(page):
+        if block.not_run is not None:
+            continue
+        if block.file is not None:
+            (page_world / block.file).write_text(block.text, encoding="utf-8")
+        elif block.language == "python":
+            text = shortened(block)
+            with contextlib.redirect_stdout(io.StringIO()):
+                exec(compile("\n" * block.line + text, str(page), "exec"), names)
+        elif block.language == "bash":
+            for words in replace(block, text=shortened(block)).commands:
+                if is_run(words, block.page):
+                    _run(call, words[1:], block)
+
+
+def is_run(words: list[str], page: str) -> bool:
+    return words[0] == "repvgg" and words[1] in SHORT and ("int8" not in words or page in SLOW)
+
+
+def shortened(block: Block) -> str:
+    text = block.text
+    for long, short in SHORTER.items():
+        text = text.replace(long, short)
+    return text
+
+
+def _run(call: Any, arguments: list[str], block: Block) -> None:
+    force = ["--force"] if arguments[0] in {"convert", "export", "report", "shard"} else []
+    done = call(*arguments, *(option for option in force if option not in arguments))
+    assert done.status == 0, f"{block.place}: repvgg {' '.join(arguments)}\n{done.errors}"
+
+
+def test_what_is_shortened_is_there() -> None:
+    text = "".join(block.text for block in BLOCKS)
+    assert [long for long in SHORTER if long not in text] == []
