@@ -110,7 +110,7 @@ def test_image_sizes_of_the_published_figures() -> None:
 @pytest.mark.parametrize(
     ("name", "near"),
     [
-        ("repvgg-a0", "RepVGG-A0"),
+        ("repvgg-a9", "RepVGG-A0"),
         ("RepVGG-B2g3", "RepVGG-B2g"),
         ("A0", "RepVGG-A0"),
         ("repvgg_d2se", "RepVGG-D2se"),
@@ -156,3 +156,8 @@ def test_multiplications_agree_with_the_built_network(name: str, side: int) -> N
         elif isinstance(layer, keras.layers.Dense):
             macs += int(np.prod(layer.kernel.shape))
     assert get_variant(name).cost(num_classes=10, image_size=side).deploy_macs == macs
+
+
+@pytest.mark.parametrize("name", ["repvgg-a0", "REPVGG-B2G4", "repvggPLUS-l2pse"])
+def test_capitals_do_not_matter(name: str) -> None:
+    assert get_variant(name).name.casefold() == name.casefold()
