@@ -219,7 +219,7 @@ def test_two_replicas_in_tensorflow(data: Path, tmp_path: Path) -> None:
 
 def test_processes_that_differ_are_told_so_and_an_error_in_one_ends_the_other(start: Start) -> None:
     """The second one waits for the first with nothing to exchange: it is JAX that ends it then, not an exception."""
-    first, second = start("meeting.py", "differ")
+    first, second = start("rendezvous.py", "differ")
     for process in (first, second):
         wait_for(process, "agreed")
         wait_for(process, "The processes differ in the number: process 1 and process 0 do not have the same.")
@@ -235,8 +235,8 @@ def test_processes_that_differ_are_told_so_and_an_error_in_one_ends_the_other(st
 def test_processes_that_never_come(start: Start) -> None:
     address = f"127.0.0.1:{free_port()}"
     lonely = [
-        *start("meeting.py", "wait", f"--cluster={address},2,0", processes=1),
-        *start("meeting.py", "wait", f"--cluster=127.0.0.1:{free_port()},2,1", processes=1),
+        *start("rendezvous.py", "wait", f"--cluster={address},2,0", processes=1),
+        *start("rendezvous.py", "wait", f"--cluster=127.0.0.1:{free_port()},2,1", processes=1),
     ]
     coordinator, other = ends(lonely)
     assert coordinator[0] == other[0] == 2

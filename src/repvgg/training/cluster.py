@@ -1,4 +1,4 @@
-"""Where the processes of one training meet, as plain data."""
+"""The rendezvous of the processes of one training, as plain data."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from repvgg.base.errors import InputError
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where the processes of one training meet.
+    """The rendezvous of the processes of one training.
 
     Attributes:
         coordinator: HOST:PORT of process 0, reachable from all hosts; the same text everywhere.

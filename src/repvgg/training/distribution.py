@@ -7,7 +7,7 @@ from typing import Any
 
 from repvgg.base.errors import InterruptedTrainingError
 from repvgg.pipeline import DataShard
-from repvgg.training.processes import noticing_losses, part
+from repvgg.training.processes import noticing_losses, shutdown
 
 
 def make_deterministic() -> None:
@@ -96,10 +96,10 @@ def _jax_devices(keras: Any) -> Iterator[int]:
                 yield count
         except InterruptedTrainingError:
             # All stop at the same step. Whoever left before the last one has saved would end that one in the midst.
-            part()
+            shutdown()
             raise
         # All have come to the end. What is left to do needs one process on one device, and may take its time.
-        part()
+        shutdown()
 
 
 def _tensorflow_devices(names: Sequence[str] | None) -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""Several processes as one training, on JAX: they meet, agree, stop at the same step, and notice that one has gone."""
+"""Several processes as one training, on JAX: rendezvous, agreement, stopping at one step, noticing losses, shutdown."""
 
 import atexit
 import os
@@ -19,13 +19,13 @@ from repvgg.base.errors import InputError, LostProcessError
 from repvgg.base.stopping import undone_if_stopped
 from repvgg.training.cluster import Cluster
 
-MEETING_SECONDS = 300
+RENDEZVOUS_SECONDS = 300
 """How long the first ones wait for the last one: schedulers start them one after the other."""
 
 HEARTBEAT_SECONDS = 30
 """A process that has been silent for so long has gone. JAX's own default is 100."""
 
-PARTING_SECONDS = 600
+SHUTDOWN_SECONDS = 600
 """How long a process waits at the end for the others, of which one still writes its last model."""
 
 _GONE = re.compile(r"gloo|nccl|coordination service|heartbeat|connection (reset|closed)|socket closed", re.IGNORECASE)
@@ -39,10 +39,10 @@ _LAST_WORDS = (
 
 
 @contextmanager
-def joined(cluster: Cluster, *, seconds: int = MEETING_SECONDS) -> Iterator[None]:
+def joined(cluster: Cluster, *, seconds: int = RENDEZVOUS_SECONDS) -> Iterator[None]:
     """Inside, this is one of the processes of a training; called before anything else touches the devices.
 
-    It is for one training: the processes part when that has ended.
+    It is for one training: the processes shut their connection down when that has ended.
 
     Args:
         seconds: how long to wait for the others.
@@ -58,11 +58,11 @@ def joined(cluster: Cluster, *, seconds: int = MEETING_SECONDS) -> Iterator[None
             "Set KERAS_BACKEND=jax on every host."
         )
     with _last_words(_LAST_WORDS) as dismiss:
-        _meet(cluster, seconds, dismiss)
+        _rendezvous(cluster, seconds, dismiss)
         yield
 
 
-def _meet(cluster: Cluster, seconds: int, dismiss: Callable[[], None]) -> None:
+def _rendezvous(cluster: Cluster, seconds: int, dismiss: Callable[[], None]) -> None:
     import jax
     from jax.experimental import multihost_utils
 
@@ -86,12 +86,12 @@ def _meet(cluster: Cluster, seconds: int, dismiss: Callable[[], None]) -> None:
             cluster_detection_method="deactivate",
             initialization_timeout=seconds + 60,
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-            shutdown_timeout_seconds=PARTING_SECONDS,
+            shutdown_timeout_seconds=SHUTDOWN_SECONDS,
         )
         # Processes on CPUs have 30 seconds to open their connections at the first exchange. Here they are together;
         # later one may still look through its images when another one has done so.
         with noticing_losses():
-            multihost_utils.sync_global_devices("met")
+            multihost_utils.sync_global_devices("rendezvous")
     finally:
         timer.cancel()
 
@@ -154,7 +154,7 @@ def end(status: int) -> NoReturn:
     os._exit(status)
 
 
-def part() -> None:
+def shutdown() -> None:
     """Waits until every process has come here; from now on each is on its own. For one alone it does nothing."""
     import jax
 

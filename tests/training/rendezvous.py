@@ -1,4 +1,4 @@
-"""Processes that meet and do not train: python meeting.py differ|wait --cluster=COORDINATOR,PROCESSES,ID."""
+"""Processes that rendezvous and do not train: python rendezvous.py differ|wait --cluster=COORDINATOR,PROCESSES,ID."""
 
 import sys
 import time
