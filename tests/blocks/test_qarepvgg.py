@@ -329,9 +329,9 @@ def test_weights_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     plain = repvgg.create_model("RepVGG-A0", 5, deploy=True, weights=tmp_path / "deploy.pth")
     assert get_metadata(plain).variant == "RepVGG-A0"
     # New branches are RepVGG's, whatever the old ones were.
-    unfolded = repvgg.load_checkpoint(tmp_path / "deploy.keras", from_deploy="unfold")
-    assert get_metadata(unfolded).variant == "RepVGG-A0"
-    assert relative_error(expected, infer(unfolded, images)) < 1e-5
+    expanded = repvgg.load_checkpoint(tmp_path / "deploy.keras", from_deploy="expand")
+    assert get_metadata(expanded).variant == "RepVGG-A0"
+    assert relative_error(expected, infer(expanded, images)) < 1e-5
 
 
 def test_there_are_no_published_weights() -> None:

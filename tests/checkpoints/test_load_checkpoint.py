@@ -133,12 +133,12 @@ def test_the_same_number_of_classes_keeps_the_head(tmp_path: Path, caplog: pytes
 
 
 def test_forms() -> None:
-    with pytest.raises(CheckpointError, match=r"plain network trains worse.*from_deploy='unfold'"):
+    with pytest.raises(CheckpointError, match=r"plain network trains worse.*from_deploy='expand'"):
         load_checkpoint(REFERENCE / "official_deploy.pth", form="training")
     with pytest.raises(CheckpointError, match=r"in deploy form.*repvgg\.reparameterize"):
         load_checkpoint(REFERENCE / "official_train.pth", form="deploy")
     with pytest.raises(InputError, match="Leave out one"):
-        load_checkpoint(REFERENCE / "official_deploy.pth", form="deploy", from_deploy="unfold")
+        load_checkpoint(REFERENCE / "official_deploy.pth", form="deploy", from_deploy="expand")
     with pytest.raises(InputError, match="'fold'"):
         load_checkpoint(REFERENCE / "official_deploy.pth", from_deploy="fold")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="'train'"):

@@ -7,12 +7,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from repvgg.checkpoints.bn_recalibration import recalibrate_batch_norm
     from repvgg.checkpoints.checkpoint import Checkpoint, read_checkpoint
     from repvgg.checkpoints.describe import CheckpointDescription, describe_checkpoint
     from repvgg.checkpoints.dialects import DIALECTS
     from repvgg.checkpoints.loading import build_model, load_checkpoint
     from repvgg.checkpoints.saving import save_checkpoint
-    from repvgg.checkpoints.settle import settle_statistics
 
 _HOMES = {
     "DIALECTS": "dialects",
@@ -23,7 +23,7 @@ _HOMES = {
     "load_checkpoint": "loading",
     "read_checkpoint": "checkpoint",
     "save_checkpoint": "saving",
-    "settle_statistics": "settle",
+    "recalibrate_batch_norm": "bn_recalibration",
 }
 
 __all__ = [
@@ -34,12 +34,16 @@ __all__ = [
     "describe_checkpoint",
     "load_checkpoint",
     "read_checkpoint",
+    "recalibrate_batch_norm",
     "save_checkpoint",
-    "settle_statistics",
 ]
+
+_FORMER_NAMES = {"settle_statistics": "recalibrate_batch_norm"}
+"""What people's programs may still import."""
 
 
 def __getattr__(name: str) -> Any:
+    name = _FORMER_NAMES.get(name, name)
     if name not in _HOMES:
         raise AttributeError(f"module 'repvgg.checkpoints' has no attribute '{name}'")
     value = getattr(import_module(f"repvgg.checkpoints.{_HOMES[name]}"), name)

@@ -8,10 +8,10 @@ from typing import Any, Final, Literal
 
 from repvgg.base.errors import CheckpointError, InputError
 from repvgg.base.metadata import Form
+from repvgg.checkpoints.branch_expansion import expand_branches
 from repvgg.checkpoints.canonical import AUXILIARY, CLASSIFIER, of_linear_layer
 from repvgg.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from repvgg.checkpoints.infer import Inferred, infer, named_variant
-from repvgg.checkpoints.unfold import unfold
 from repvgg.checkpoints.weights import fill, slots_of
 from repvgg.core.architecture import PUBLISHED, Adaptation
 from repvgg.models.metadata import get_metadata, set_metadata
@@ -31,7 +31,7 @@ def load_checkpoint(
     *,
     num_classes: int | None = None,
     form: Form | None = None,
-    from_deploy: Literal["unfold"] | None = None,
+    from_deploy: Literal["expand"] | None = None,
     dtype: Any = None,
     input_shape: Sequence[int | None] | None = None,
     entry: str | None = None,
@@ -51,9 +51,9 @@ def load_checkpoint(
         num_classes: outputs of the model; those of the file if None. Another number gives it a new classifier with
             fresh weights, which is logged as a warning and noted in the model's metadata.
         form: "training" or "deploy"; the file's form if None.
-        from_deploy: "unfold" turns a deploy-form file into a training form, and leaves one that is in training form
+        from_deploy: "expand" turns a deploy-form file into a training form, and leaves one that is in training form
             alone. In inference mode it computes the same function: each block gets fresh 1x1 and identity branches, and
-            a 3x3 branch that makes up for them (`repvgg.checkpoints.unfold`). `settle_statistics` does the same for
+            a 3x3 branch that makes up for them (`branch_expansion.py`). `recalibrate_batch_norm` does the same for
             training mode, which needs images.
         dtype: Keras dtype policy. If None the current one, or "float64" for a file of that type: no digit is lost.
         input_shape: (height, width, channels); None stands for sides that may vary and the channels of the file.
@@ -76,13 +76,13 @@ def load_checkpoint(
         >>> repvgg.get_metadata(model).variant  # doctest: +SKIP
         'RepVGG-A0'
     """
-    if from_deploy not in (None, "unfold"):
-        raise InputError(f"`from_deploy` is None or 'unfold'. Received: {from_deploy!r}.")
+    if from_deploy not in (None, "expand", "unfold"):  # the last is its former name
+        raise InputError(f"`from_deploy` is None or 'expand'. Received: {from_deploy!r}.")
     if form not in (None, "training", "deploy"):
         raise InputError(f"`form` is None, 'training' or 'deploy'. Received: {form!r}.")
     adaptation = PUBLISHED.changed(stem_strides, output_stride, dilate_first, epsilon)
     if from_deploy and form == "deploy":
-        raise InputError("from_deploy='unfold' makes a training form, and form='deploy' was asked for. Leave out one.")
+        raise InputError("from_deploy='expand' makes a training form, and form='deploy' was asked for. Leave out one.")
     if Path(path).suffix == ".keras":
         for name, value in (("entry", entry), ("prefix", prefix)):
             if value is not None:
@@ -128,7 +128,7 @@ def build_model(
     *,
     num_classes: int | str | None = AS_IN_FILE,
     form: Form | None = None,
-    from_deploy: Literal["unfold"] | None = None,
+    from_deploy: Literal["expand"] | None = None,
     dtype: Any = None,
     input_shape: Sequence[int | None] | None = None,
     adaptation: Adaptation | None = None,
@@ -148,15 +148,15 @@ def build_model(
         num_classes = network.num_classes
     elif isinstance(num_classes, str):
         raise InputError(f"`num_classes` must be a number or None. Received: {num_classes!r}.")
-    unfolding = from_deploy is not None and network.form == "deploy"
-    result: Form = "training" if unfolding else network.form
+    expanding = from_deploy is not None and network.form == "deploy"
+    result: Form = "training" if expanding else network.form
     new_head = num_classes not in (None, network.num_classes)
     if dtype is None and "float64" in checkpoint.dtypes:
         dtype = "float64"
 
-    if unfolding:
-        tensors = unfold(tensors, network.architecture, network.in_channels)
-        source += ", unfolded"
+    if expanding:
+        tensors = expand_branches(tensors, network.architecture, network.in_channels)
+        source += ", branches expanded"
     if num_classes is None:
         _remove(tensors, _of_head)
     elif new_head:
@@ -208,7 +208,7 @@ def _require_form(checkpoint: Checkpoint, form: Form | None, from_deploy: str | 
         raise CheckpointError(
             f"{checkpoint.source} was asked for in training form. The branches that make RepVGG train well are gone "
             "from it, and a plain network trains worse. Take the training-form file if there is one. If there is none, "
-            "from_deploy='unfold' makes new branches that compute the same function."
+            "from_deploy='expand' makes new branches that compute the same function."
         )
 
 

@@ -1,4 +1,4 @@
-"""Giving batch normalizations the statistics of real images without changing what the network computes."""
+"""BN recalibration: batch normalizations get the statistics of real images, and the network computes what it did."""
 
 from typing import Any
 
@@ -13,12 +13,12 @@ from repvgg.models.layers import all_layers
 Array = npt.NDArray[Any]
 
 
-def settle_statistics(model: Any, images: Any) -> None:
+def recalibrate_batch_norm(model: Any, images: Any) -> None:
     """Sets every batch normalization of a training form to the statistics of `images`, in place.
 
     Gamma and beta change with mean and variance so that inference mode gives the same answers as before. Training mode,
-    which normalizes with a batch's own statistics, then starts from the same function too. Made for networks that were
-    unfolded from a deploy form, whose statistics are not those of any image.
+    which normalizes with a batch's own statistics, then starts from the same function too. Made for networks whose
+    branches were expanded from a deploy form and whose statistics are not those of any image.
 
     Args:
         model: a network in training form.
@@ -28,13 +28,13 @@ def settle_statistics(model: Any, images: Any) -> None:
         InputError: if the model has no block in training form.
 
     Example:
-        >>> model = load_checkpoint("deploy.pth", form="training", from_deploy="unfold")  # doctest: +SKIP
-        >>> settle_statistics(model, images)  # doctest: +SKIP
+        >>> model = load_checkpoint("deploy.pth", form="training", from_deploy="expand")  # doctest: +SKIP
+        >>> recalibrate_batch_norm(model, images)  # doctest: +SKIP
     """
     layers = all_layers(model)
     blocks = [layer for layer in layers if isinstance(layer, ReparameterizableBlock) and not layer.deploy]
     if not blocks:
-        raise InputError(f"'{model.name}' has no block in training form, so it has no statistics to settle.")
+        raise InputError(f"'{model.name}' has no block in training form, so there are no statistics to recalibrate.")
     # One pass is enough: as no block's answer changes, neither does any block's input.
     with recorded_inputs() as recorded:
         model(keras.ops.convert_to_tensor(images), training=False)
@@ -44,10 +44,10 @@ def settle_statistics(model: Any, images: Any) -> None:
             block.call_branches(inputs, training=False)
         for norm in all_layers(block):
             if isinstance(norm, BatchNorm):
-                _settle(norm, seen[id(norm)], block.data_format)
+                _recalibrate(norm, seen[id(norm)], block.data_format)
 
 
-def _settle(norm: BatchNorm, inputs: Array, data_format: str) -> None:
+def _recalibrate(norm: BatchNorm, inputs: Array, data_format: str) -> None:
     def read(variable: Any) -> Array:
         return np.asarray(keras.ops.convert_to_numpy(variable), dtype=np.float64)
 

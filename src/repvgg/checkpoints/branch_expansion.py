@@ -1,4 +1,4 @@
-"""From deploy form back to a training form that computes the same function."""
+"""Branch expansion: from deploy form back to a training form that computes the same function."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ Array = npt.NDArray[Any]
 _TO_KERAS, _TO_TORCH = (2, 3, 1, 0), (3, 2, 0, 1)
 
 
-def unfold(
+def expand_branches(
     tensors: dict[str, Array], architecture: Architecture, in_channels: int, *, seed: int = 0
 ) -> dict[str, Array]:
     """The tensors of a training form that computes what the deploy form in `tensors` computes.
@@ -30,7 +30,8 @@ def unfold(
 
     So the branches are no copies of each other, and in inference mode their sum is K and b up to the rounding of the
     stored numbers. Training mode normalizes with the batch's statistics instead, which these fresh ones are not; call
-    `repvgg.checkpoints.settle_statistics(model, images)` on the finished model to start from the same function there.
+    `repvgg.checkpoints.recalibrate_batch_norm(model, images)` on the finished model to start from the same function
+    there.
 
     Tensors are taken out of `tensors` one block at a time; what is not in a block's convolution stays as it is.
     """
@@ -40,14 +41,14 @@ def unfold(
         prefix = block_prefix(spec.stage, spec.index)
         kernel, bias = tensors.pop(f"{prefix}{REPARAM}.weight"), tensors.pop(f"{prefix}{REPARAM}.bias")
         epsilon = architecture.adaptation.epsilon
-        unfolded = _unfolded(KINDS[architecture.block], spec.shape, kernel, bias, epsilon, generator)
-        result.update({prefix + name: tensor for name, tensor in unfolded.items()})
+        expanded = _expanded(KINDS[architecture.block], spec.shape, kernel, bias, epsilon, generator)
+        result.update({prefix + name: tensor for name, tensor in expanded.items()})
     result.update(tensors)
     tensors.clear()
     return result
 
 
-def _unfolded(
+def _expanded(
     kind: BlockKind, shape: BlockShape, kernel: Array, bias: Array, epsilon: float, generator: np.random.Generator
 ) -> dict[str, Array]:
     # Folding half-precision weights again would not lead back to them, so branches have 32 bits at least.
