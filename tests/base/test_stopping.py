@@ -123,9 +123,14 @@ def test_a_server_stops_in_its_own_way(tmp_path: Path) -> None:
     """Such as one that raises the signal again when it has ended in order."""
     code = (
         "    import signal\n"
-        "    before = signal.signal(signal.SIGINT, lambda *_: print('its own way', flush=True))\n"
+        "    came = []\n"
+        "    def own(*_):\n"
+        "        came.append(1); print('its own way', flush=True)\n"
+        "    before = signal.signal(signal.SIGINT, own)\n"
         "    with left_to_others():\n"
-        "        ready(); signal.pause(); signal.raise_signal(signal.SIGINT)\n"
+        "        ready()\n"
+        "        while not came: time.sleep(0.01)\n"
+        "        signal.raise_signal(signal.SIGINT)\n"
         "    signal.signal(signal.SIGINT, before)\n"
     )
     with process(code, tmp_path) as child:

@@ -64,7 +64,8 @@ def test_timms_features_only(tmp_path: Path) -> None:
     whole = load_checkpoint(source)
     kernels = [model.get_layer("stage4_block0"), whole.get_layer("stage4_block0")]
     assert_same_values(*(values_of(layer) for layer in kernels))
-    assert len(model.output_shape) == 4
+    # The stem and four stages, as there.
+    assert len(model.output_shape) == 5
     assert get_metadata(model).source == "features.pth (timm-features names, training form)"
 
 

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -270,7 +271,10 @@ def test_a_segmentation_network_is_refused_by_what_it_gives(
 ) -> None:
     inputs = keras.Input((24, 32, 3))
     keras.Model(inputs, keras.layers.Conv2D(5, 1)(inputs), name="maps").save(tmp_path / "maps.keras")
-    result = run(command, tmp_path / "maps.keras", folder / "images")
+    for name in ("ant", "bee"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        shutil.copy(folder / "images" / "red.png", tmp_path / "data" / name)
+    result = run(command, tmp_path / "maps.keras", tmp_path / "data")
     assert result.status == 2
     assert "is not a classifier: its output has the shape (1, 24, 32, 5)" in result.sentence
 

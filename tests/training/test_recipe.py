@@ -43,8 +43,8 @@ def test_rate_scales_with_the_batch() -> None:
 def test_changes_reach_the_augmentation_too() -> None:
     recipe = get_recipe("quick").changed(epochs=3, mixup=0.4, momentum=None)
     assert (recipe.epochs, recipe.augmentation.mixup, recipe.momentum) == (3, 0.4, 0.9)
-    assert recipe.with_rand_augment(0, 0).augmentation.rand_augment is None
-    assert recipe.with_rand_augment(3, 7).augmentation.rand_augment == RandAugment(3, 7)
+    assert recipe.changed(rand_augment=(0, 0)).augmentation.rand_augment is None
+    assert recipe.changed(rand_augment=(3, 7)).augmentation.rand_augment == RandAugment(3, 7)
 
 
 def test_refusals() -> None:
@@ -53,6 +53,6 @@ def test_refusals() -> None:
     with pytest.raises(UnknownNameError, match=r"no recipe value called 'epoch'\. Did you mean epochs"):
         get_recipe("quick").changed(epoch=3)
     with pytest.raises(InputError, match=r"`warmup_epochs` of a recipe must be at least 0 and below `epochs`"):
-        get_recipe("quick").changed(epochs=2)
+        get_recipe("quick").changed(epochs=2, warmup_epochs=2)
     with pytest.raises(InputError, match=r"`size` of a recipe must be at least 32"):
         get_recipe("quick").changed(size=16)

@@ -129,7 +129,7 @@ def test_other_settings_are_told_one_by_one(data: Path) -> None:
 def test_differences_are_by_the_names_that_one_types() -> None:
     quick = repvgg.RECIPES["quick"]
     before, now = (
-        {"recipe": json.loads(json.dumps(recipe.to_dict()))} for recipe in (quick, quick.with_rand_augment(0, 0))
+        {"recipe": json.loads(json.dumps(recipe.to_dict()))} for recipe in (quick, quick.changed(rand_augment=(0, 0)))
     )
     assert differences(before, now) == {"rand_augment": ("1 5", "none")}
     assert differences(before, {"recipe": quick.to_dict()}) == {}

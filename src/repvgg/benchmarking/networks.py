@@ -114,8 +114,6 @@ BASELINES: Mapping[str, Network] = {
     )
 }
 
-_FOLDED = {name.casefold(): network for name, network in BASELINES.items()}
-
 DEFAULT = (
     *("RepVGG-A0", "RepVGG-A1", "RepVGG-A2", "RepVGG-B0", "RepVGG-B1", "ResNet-50", "ResNet-101", "VGG-16"),
     *("EfficientNet-B0", "MobileNetV3-Large"),
@@ -134,7 +132,7 @@ def get_network(name: str) -> Network:
     Raises:
         UnknownNameError: if there is none.
     """
-    baseline = _FOLDED.get(name.casefold())
+    baseline = _known_baseline(name)
     if baseline is not None:
         return baseline
     variant = known_variant(name)
@@ -181,7 +179,7 @@ def find_entries(names: Sequence[str | Path], endings: Sequence[str]) -> list[En
     entries: list[Entry] = []
     for name in names:
         path = Path(name)
-        if known_variant(str(name)) or str(name).casefold() in _FOLDED:
+        if known_variant(str(name)) or _known_baseline(str(name)):
             entries.append(get_network(str(name)))
         elif path.suffix in endings or path.exists():
             if not path.is_dir():
@@ -196,3 +194,8 @@ def find_entries(names: Sequence[str | Path], endings: Sequence[str]) -> list[En
             raise InputError(f"'{label}' is named twice. Name each network once.")
         seen.add(label)
     return entries
+
+
+def _known_baseline(name: str) -> Network | None:
+    folded = name.casefold()
+    return next((network for known, network in BASELINES.items() if known.casefold() == folded), None)

@@ -105,7 +105,7 @@ def _added_to_variances(network: Recovered, epsilon: float | None) -> float:
     if epsilon is None and own != EPSILON:
         # PyTorch keeps it in the program and not in the file: the reader would take its own for ours.
         raise InputError(
-            f"The network's batch normalizations have epsilon={own}, and a checkpoint does not say so. Pass "
+            f"The network's batch normalizations have an epsilon of {own}, and a checkpoint does not say so. Pass "
             f"epsilon={own} if the program that will read it has that too, or epsilon={EPSILON} for one that has "
             "PyTorch's default; the variances then make up for the difference."
         )

@@ -1,7 +1,7 @@
 """What happens to training images, as plain data; `repvgg.pipeline` does it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -26,6 +26,12 @@ class RandAugment:
     def __post_init__(self) -> None:
         _require(self.num_ops >= 1, "num_ops", self.num_ops, "at least 1")
         _require(0 <= self.magnitude <= 10, "magnitude", self.magnitude, "between 0 and 10")
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "RandAugment | None":
+        """Of operations and magnitude, as they are typed; None where there are no operations."""
+        _require(len(values) == 2, "rand_augment", tuple(values), "two numbers: operations and magnitude")
+        return cls(int(values[0]), values[1]) if values[0] else None
 
 
 @dataclass(frozen=True)

@@ -75,17 +75,16 @@ def recall(
     found = next((one for one in tuned if one.key == case), None)
     if found is None:
         return None
+    options = options_of(plan, isa, batch=batch, image_size=image_size, threads=threads, largest_tile=largest_tile)
     picked: list[Option] = []
-    for layer, some in zip(
-        plan.layers,
-        options_of(plan, isa, batch=batch, image_size=image_size, threads=threads, largest_tile=largest_tile),
-        strict=True,
-    ):
+    for layer, some in zip(plan.layers, options, strict=True):
         option = next((option for option in some if str(option.choice) == found.choices.get(layer.name)), None)
         if option is None:
             return None
         picked.append(option)
-    if sum(option.bytes for option in picked) > int(MEMORY_FACTOR * plan.weight_bytes):
+    # Of a tiny plan even the least can be above the budget.
+    least = sum(min(option.bytes for option in some) for some in options)
+    if sum(option.bytes for option in picked) > max(int(MEMORY_FACTOR * plan.weight_bytes), least):
         return None
     schedule = assemble(plan, isa, [option.choice for option in picked], batch, image_size, threads)
     return replace(schedule, notes=(NOTE,))

@@ -87,7 +87,8 @@ class Recipe:
     def changed(self, **changes: Any) -> "Recipe":
         """A copy with some values replaced; those of the augmentation by their own names.
 
-        Values that are None are left as they are. A warm-up that is not given is at most a quarter of epochs that are.
+        Values that are None are left as they are. `rand_augment` may be (operations, magnitude), (0, 0) for none. A
+        warm-up that is not given is at most a quarter of epochs that are.
 
         Raises:
             InputError: if there is no such value.
@@ -97,17 +98,14 @@ class Recipe:
         for name in given:
             if name not in own | pictures:
                 raise UnknownNameError("recipe value", name, sorted(own | pictures))
+        if isinstance(given.get("rand_augment"), tuple | list):
+            given["rand_augment"] = RandAugment.of(given["rand_augment"])
         if "epochs" in given and "warmup_epochs" not in given:
             given["warmup_epochs"] = min(self.warmup_epochs, max(given["epochs"], 1) / 4)
         augmentation = replace(self.augmentation, **{key: value for key, value in given.items() if key in pictures})
         return replace(
             self, **{"augmentation": augmentation, **{key: value for key, value in given.items() if key in own}}
         )
-
-    def with_rand_augment(self, num_ops: int, magnitude: float) -> "Recipe":
-        """A copy with RandAugment of this strength; none of it where `num_ops` is 0."""
-        settings = RandAugment(num_ops, magnitude) if num_ops else None
-        return replace(self, augmentation=replace(self.augmentation, rand_augment=settings))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; `from_dict` reads them back."""
