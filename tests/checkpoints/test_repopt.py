@@ -19,7 +19,6 @@ def tensors_of(name: str) -> dict[str, Array]:
         return {key.removeprefix(f"{name}/"): arrays[key] for key in arrays if key.startswith(f"{name}/")}
 
 
-@pytest.mark.backends
 @pytest.mark.parametrize("name", BLOCKS)
 def test_it_loads_converts_and_answers_as_the_authors_do(tmp_path: Path, name: str) -> None:
     tensors = tensors_of(name)
@@ -30,6 +29,14 @@ def test_it_loads_converts_and_answers_as_the_authors_do(tmp_path: Path, name: s
     assert relative_error(logits, infer(model, images)) < 1e-12
     assert recover(model).architecture.block == BLOCKS[name]
     assert relative_error(logits, infer(repvgg.reparameterize(model), images)) < 1e-12
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize("name", BLOCKS)
+def test_in_float32(tmp_path: Path, name: str) -> None:
+    save_file(tensors_of(name), tmp_path / "file.safetensors")
+    with np.load(GOLDEN) as arrays:
+        images, logits = arrays["images"], arrays[f"{name}_logits"]
     single = repvgg.load_checkpoint(tmp_path / "file.safetensors", dtype="float32")
     assert relative_error(logits, infer(repvgg.reparameterize(single), images.astype("float32"))) < 2e-5
 
