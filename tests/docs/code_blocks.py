@@ -3,7 +3,7 @@
 import re
 import shlex
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -120,11 +120,17 @@ def check_syntax(block: Block) -> None:
             list(yaml.safe_load_all(block.text))
 
 
-def check_command(words: list[str]) -> None:
-    """Fails for a command, an option, a target, an extra or a file that does not exist."""
+def check_command(words: list[str], files: Collection[str] = ()) -> None:
+    """Fails for a command, an option, a target, an extra or a file that does not exist.
+
+    Args:
+        files: names of the files that the page itself has; they end in this package's command line.
+    """
     program, *arguments = words
     if program == "repvgg":
         parse(arguments)
+    elif program == "python" and arguments[0] in files:
+        parse(arguments[1:])
     elif program == "make":
         targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
         assert set(arguments) <= set(targets), words

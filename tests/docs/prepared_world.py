@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -79,20 +79,6 @@ def narrow_variants() -> Iterator[None]:
         for name, depths in NARROW.items()
     }
     with patch.dict(VARIANTS, rows):
-        yield
-
-
-@contextmanager
-def own_rows_forgotten() -> Iterator[None]:
-    """What is added to the package's tables is gone afterwards."""
-    from repvgg.blocks import BLOCKS, KINDS
-    from repvgg.checkpoints.dialects import DIALECTS
-    from repvgg.runners import RUNNERS
-    from repvgg.targets import TARGETS
-
-    with ExitStack() as stack:
-        for table in (BLOCKS, KINDS, DIALECTS, RUNNERS, TARGETS, VARIANTS, repvgg.RECIPES):
-            stack.enter_context(patch.dict(table))
         yield
 
 

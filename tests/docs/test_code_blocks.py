@@ -3,6 +3,7 @@
 import contextlib
 import io
 import re
+import runpy
 import shutil
 import sys
 from collections import Counter
@@ -27,7 +28,9 @@ from code_blocks import (
     spans,
 )
 from command_line import runner
-from prepared_world import SHORTER, given_names, make_world, narrow_variants, own_rows_forgotten, published_weights
+from prepared_world import SHORTER, given_names, make_world, narrow_variants, published_weights
+
+from own_rows import own_rows_forgotten
 
 BLOCKS = all_blocks()
 SHELL = [block for block in BLOCKS if block.language in {"bash", "console"} and block.not_run is None]
@@ -76,8 +79,9 @@ def test_commands_exist(block: Block, world: Path, tmp_path: Path, monkeypatch: 
     """They are read as the command line reads them, where the files that a page begins with are there."""
     monkeypatch.chdir(world)
     assert block.commands
+    files = {other.file for other in BLOCKS if other.page == block.page and other.file}
     for words in block.commands:
-        check_command(words)
+        check_command(words, files)
 
 
 def test_commands_within_scripts_and_sentences() -> None:
@@ -159,7 +163,9 @@ def test_pages_run(
                 exec(compile("\n" * block.line + text, str(page), "exec"), names)
         elif block.language == "bash":
             for words in replace(block, text=shortened(block)).commands:
-                if is_run(words, block.page):
+                if words[0] == "python" and (page_world / words[1]).exists() and words[2] in SHORT:
+                    _run_file(words[1:], block, monkeypatch)
+                elif is_run(words, block.page):
                     _run(call, words[1:], block)
 
 
@@ -178,6 +184,14 @@ def _run(call: Any, arguments: list[str], block: Block) -> None:
     force = ["--force"] if arguments[0] in {"convert", "export", "report", "shard"} else []
     done = call(*arguments, *(option for option in force if option not in arguments))
     assert done.status == 0, f"{block.place}: repvgg {' '.join(arguments)}\n{done.errors}"
+
+
+def _run_file(arguments: list[str], block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of the page that ends in the command line."""
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(arguments[0], run_name="__main__")
+    assert not stopped.value.code, f"{block.place}: python {' '.join(arguments)}"
 
 
 def test_what_is_shortened_is_there() -> None:
