@@ -60,3 +60,21 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def double() -> Iterator[None]:
+    """Everything in double precision, on JAX as well: layers, losses and learning rates."""
+    import keras
+
+    def set_all(precision: str) -> None:
+        keras.config.set_floatx(precision)
+        keras.config.set_dtype_policy(precision)
+        if keras.backend.backend() == "jax":
+            import jax
+
+            jax.config.update("jax_enable_x64", precision == "float64")
+
+    set_all("float64")
+    yield
+    set_all("float32")

@@ -17,7 +17,7 @@ SUBJECTS = {
         "load_model",
         "save_model",
     ),
-    "training": ("Training", "train", "TrainingResult", "Recipe", "RECIPES"),
+    "training": ("Training", "train", "TrainingResult", "Recipe", "RECIPES", "RepOptimizer", "load_scales"),
     "conversion": (
         "Conversion and proof",
         "reparameterize",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from repvgg.benchmarking.run import benchmark
     from repvgg.blocks import RepVGGBlock
     from repvgg.checkpoints import describe_checkpoint, load_checkpoint, save_checkpoint
+    from repvgg.checkpoints.scales import load_scales
     from repvgg.checkpoints.zoo import create_model
     from repvgg.conversion import reparameterize, switch_to_deploy
     from repvgg.core.architecture import Architecture, SqueezeExcite
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from repvgg.runners.runner import Runner
     from repvgg.targets.native.compiling import compile  # noqa: A004
     from repvgg.training.recipe import RECIPES, Recipe
+    from repvgg.training.rep_optimizer import RepOptimizer
     from repvgg.training.run import TrainingResult, train
     from repvgg.verification import VerificationReport, verify, verify_logits
 
@@ -48,6 +50,7 @@ _HOMES = {
     "EvaluationReport": "repvgg.evaluation",
     "Metadata": "repvgg.base.metadata",
     "Preprocessing": "repvgg.base.metadata",
+    "RepOptimizer": "repvgg.training.rep_optimizer",
     "RepVGG": "repvgg.models.model",
     "RepVGGBackbone": "repvgg.models.backbone",
     "RECIPES": "repvgg.training.recipe",
@@ -69,6 +72,7 @@ _HOMES = {
     "load_checkpoint": "repvgg.checkpoints",
     "load_model": "repvgg.models.saving",
     "load_runner": "repvgg.runners",
+    "load_scales": "repvgg.checkpoints.scales",
     "reparameterize": "repvgg.conversion",
     "report": "repvgg.reporting.run",
     "save_checkpoint": "repvgg.checkpoints",
@@ -87,6 +91,7 @@ __all__ = [
     "Metadata",
     "Preprocessing",
     "Recipe",
+    "RepOptimizer",
     "RepVGG",
     "RepVGGBackbone",
     "RepVGGBlock",
@@ -107,6 +112,7 @@ __all__ = [
     "load_checkpoint",
     "load_model",
     "load_runner",
+    "load_scales",
     "reparameterize",
     "report",
     "save_checkpoint",
@@ -134,11 +140,16 @@ def __dir__() -> list[str]:
 
 
 _ROOMS = ("blocks", "models")
-_OURS = {f"repvgg.{room}" for room in _ROOMS} | {
-    module.name
-    for room in _ROOMS
-    for module in pkgutil.iter_modules([f"{path}/{room}" for path in __path__], f"repvgg.{room}.")
-}
+_OPTIMIZERS = "repvgg.training.rep_optimizer"
+_OURS = (
+    {f"repvgg.{room}" for room in _ROOMS}
+    | {_OPTIMIZERS}
+    | {
+        module.name
+        for room in _ROOMS
+        for module in pkgutil.iter_modules([f"{path}/{room}" for path in __path__], f"repvgg.{room}.")
+    }
+)
 """What the classes of saved models come with. Any of these may itself be the first to import Keras."""
 
 _loaded: set[str] = set()
@@ -155,6 +166,7 @@ def _register_classes(module: Any) -> None:
         with contextlib.suppress(InputError):
             import_module("repvgg.blocks.tutorial")
             import_module("repvgg.models.backbone")
+            import_module(_OPTIMIZERS)
 
 
 for _name in ("keras", *_OURS):

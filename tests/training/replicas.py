@@ -45,8 +45,8 @@ def differences() -> dict[str, Any]:
 
 def refusals() -> list[str]:
     from repvgg.base.errors import InputError
-    from repvgg.training.compiled import make_optimizer
     from repvgg.training.distribution import all_devices
+    from repvgg.training.optimizers import make_optimizer
 
     told = []
     with all_devices(DEVICES):

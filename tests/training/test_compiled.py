@@ -7,7 +7,8 @@ import pytest
 import repvgg
 from helpers import random_images, small_network, to_numpy, trained_like, values_of
 from repvgg.base.errors import InputError
-from repvgg.training.compiled import compile_for, decayed_variables, make_optimizer
+from repvgg.training.compiled import compile_for, decayed_variables
+from repvgg.training.optimizers import make_optimizer
 from repvgg.training.recipe import Recipe
 
 SETTINGS = {"epochs": 4, "batch_size": 8, "learning_rate": 3.2, "weight_decay": 0.02}

@@ -15,8 +15,12 @@ BEST, LAST, DEPLOYED, PICTURE = "best.keras", "last.keras", "deploy.keras", "tra
 CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
 INT8, SCALES = "int8.onnx", "scales.json"
 REPORT = "report.html"
+OPTIMIZER_SCALES, SEARCH = "scales.safetensors", "search"
+"""What RepOptimizer multiplies gradients by, and the run that found it."""
+
 _OURS = (
     SETTINGS, DATA, HISTORY, README, BEST, LAST, DEPLOYED, PICTURE, CHECKPOINTS, TENSORBOARD, INT8, SCALES, REPORT,
+    OPTIMIZER_SCALES, SEARCH,
 )  # fmt: skip
 
 

@@ -36,7 +36,7 @@ class RepOptVGG(BlockKind):
     """ReLU(BN(conv k x k)): nothing but the convolution, trained by an optimizer that multiplies its gradients.
 
     Source: Ding et al., Re-parameterizing Your Optimizers rather than Architectures, ICLR 2023, arXiv 2205.15242. See
-    `ReparameterizableBlock` for the arguments, and `repvgg.training.gradient_scales` for the multipliers.
+    `ReparameterizableBlock` for the arguments, and `repvgg.RepOptimizer` for training it.
 
     Example:
         >>> block = RepOptVGGBlock(64, strides=2)

@@ -1,4 +1,4 @@
-"""A network made ready for `fit`: loss, weight decay, optimizer and schedule of a recipe."""
+"""A network made ready for `fit`: loss, weight decay and the optimizer of a recipe."""
 
 from typing import Any
 
@@ -7,9 +7,12 @@ import keras
 from repvgg.base.errors import InputError
 from repvgg.blocks import KINDS
 from repvgg.blocks.layers import ReparameterizableBlock
+from repvgg.checkpoints.scales import Scales
 from repvgg.models.layers import all_layers
 from repvgg.training.distribution import replicas
+from repvgg.training.optimizers import make_optimizer
 from repvgg.training.recipe import Recipe
+from repvgg.training.rep_optimizer import scaled_kernels
 
 Tensor = Any
 
@@ -24,9 +27,9 @@ class TrainingModel(keras.Model):
     gradient, past the momentum, and at momentum 0.9 decays a tenth as much for the same number.
     """
 
-    def __init__(self, inputs: Any, outputs: Any, *, recipe: Recipe, **kwargs: Any) -> None:
+    def __init__(self, inputs: Any, outputs: Any, *, recipe: Recipe, decay_in_loss: bool = True, **kwargs: Any) -> None:
         super().__init__(inputs, outputs, **kwargs)
-        self._weight_decay = recipe.weight_decay
+        self._weight_decay = recipe.weight_decay if decay_in_loss else 0
         self._decayed = decayed_variables(self, custom_l2=recipe.custom_l2)
         self._custom = custom_l2_blocks(self) if recipe.custom_l2 else []
 
@@ -39,7 +42,8 @@ class TrainingModel(keras.Model):
         squares = [keras.ops.sum(keras.ops.square(variable.value)) for variable in self._decayed]
         squares += [block.get_custom_L2() for block in self._custom]
         # The gradients of replicas are added up; each has its part of the loss already, and gets its part of the decay.
-        return loss + 0.5 * self._weight_decay / replicas() * sum(squares)
+        # Keras gives the loss in single precision, whatever the weights are in.
+        return loss + keras.ops.cast(0.5 * self._weight_decay / replicas() * sum(squares), loss.dtype)
 
 
 def decayed_variables(model: Any, *, custom_l2: bool = False) -> list[Any]:
@@ -83,66 +87,23 @@ def custom_l2_blocks(model: Any) -> list[ReparameterizableBlock]:
     return blocks
 
 
-class SGD(keras.optimizers.SGD):
-    """Keras's SGD, which leaves averaged weights where they are when `fit` ends.
-
-    Keras puts the average in place of the weights at the end of every `fit`, and a resumed run consists of several.
-    """
-
-    def finalize_variable_values(self, var_list: Any) -> None:
-        """Does nothing; see `finish_average`."""
-
-    def finish_average(self, variables: Any) -> None:
-        """Puts the moving average in place of the weights."""
-        super().finalize_variable_values(variables)
-
-
-def make_schedule(recipe: Recipe, steps_per_epoch: int) -> Any:
-    """The learning rate of each step: a linear warm-up, and a cosine to 0 over the rest of the epochs."""
-    warmup = round(recipe.warmup_epochs * steps_per_epoch)
-    # With accumulation, Keras counts an iteration for every step, moved weights or not.
-    steps = recipe.epochs * steps_per_epoch
-    return keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0 if warmup else recipe.peak_rate,
-        decay_steps=max(1, steps - warmup),
-        warmup_target=recipe.peak_rate if warmup else None,
-        warmup_steps=warmup,
-    )
-
-
-def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> Any:
-    """SGD with a linear warm-up and a cosine to 0, over the whole of the recipe's epochs.
-
-    Raises:
-        InputError: for what Keras's optimizers cannot do on several devices in TensorFlow.
-    """
-    for name, wanted in (("accumulate", recipe.accumulate > 1), ("clip_norm", recipe.clip_norm is not None)):
-        # Keras clips the gradients of each replica before it adds them up, and has no step in which it only adds.
-        if wanted and replicas() > 1:
-            raise InputError(
-                f"`{name}` does not go together with several devices in TensorFlow. Set KERAS_BACKEND=jax, which "
-                "trains on all of them with it, or CUDA_VISIBLE_DEVICES=0 for one device."
-            )
-    return SGD(
-        make_schedule(recipe, steps_per_epoch),
-        # Keras numbers its names otherwise, and a checkpoint knows variables by their paths.
-        name="sgd",
-        momentum=recipe.momentum,
-        nesterov=recipe.nesterov,
-        global_clipnorm=recipe.clip_norm,
-        use_ema=recipe.ema is not None,
-        ema_momentum=recipe.ema if recipe.ema is not None else 0.99,
-        gradient_accumulation_steps=recipe.accumulate if recipe.accumulate > 1 else None,
-    )
-
-
-def compile_for(model: Any, recipe: Recipe, steps_per_epoch: int) -> TrainingModel:
+def compile_for(model: Any, recipe: Recipe, steps_per_epoch: int, scales: Scales | None = None) -> TrainingModel:
     """The same layers under a model that `fit` can train by `recipe`; the caller's own stays uncompiled.
+
+    Args:
+        scales: train plain blocks by `RepOptimizer`.
 
     Targets are (N, classes): one-hot, smoothed or mixed. For a network with auxiliary outputs, `output_targets` tells
     how to give each of them its own.
     """
-    trainer = TrainingModel(model.input, model.output, recipe=recipe, name=model.name)
+    # AdamW's decay is decoupled, and in RepOptimizer only the gradient of the loss is multiplied.
+    in_loss = recipe.optimizer == "sgd" and scales is None
+    trainer = TrainingModel(model.input, model.output, recipe=recipe, decay_in_loss=in_loss, name=model.name)
+    kernels = scaled_kernels(trainer, scales) if scales is not None else None
+    decayed = decayed_variables(trainer)
+    kept = {id(variable) for variable in decayed}
+    others = [variable for variable in trainer.trainable_variables if id(variable) not in kept]
+    optimizer = make_optimizer(recipe, steps_per_epoch, decayed, others, kernels)
     names = output_names(model)
     # Weighted: images that only fill up a batch count nothing.
     metrics = [
@@ -154,7 +115,7 @@ def compile_for(model: Any, recipe: Recipe, steps_per_epoch: int) -> TrainingMod
         return keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing)
 
     trainer.compile(
-        make_optimizer(recipe, steps_per_epoch),
+        optimizer,
         loss={name: loss() for name in names} if names else loss(),
         loss_weights={name: 1.0 if name == "main" else recipe.auxiliary_weight for name in names} if names else None,
         weighted_metrics={"main": metrics} if names else metrics,

@@ -16,9 +16,10 @@ from repvgg.models.saving import save_model
 from repvgg.pipeline import DataShard, steps_per_epoch, training_batches
 from repvgg.runners.runner import Runner
 from repvgg.training.callbacks import BestKeeper, RateLogger, StateKeeper
-from repvgg.training.compiled import compile_for, make_schedule, output_names
+from repvgg.training.compiled import compile_for, output_names
 from repvgg.training.feeding import read_by, validation_batches, with_outputs
 from repvgg.training.inputs import Inputs
+from repvgg.training.optimizers import make_schedule
 from repvgg.training.processes import asked_to_stop, require_agreement
 from repvgg.training.progress import ProgressBar, epoch_line
 from repvgg.training.recipe import Recipe

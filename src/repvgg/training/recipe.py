@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from repvgg.base.errors import InputError, UnknownNameError
+from repvgg.blocks.csla import UPDATE_RULES
 from repvgg.data.augmentation import Augmentation, RandAugment
 
 BASE_BATCH = 256
@@ -20,11 +21,13 @@ class Recipe:
         batch_size: images of one step, over all processes and devices.
         learning_rate: its peak at batch 256; the peak used is this times batch_size / 256.
         warmup_epochs: epochs in which the rate rises linearly from 0, before a cosine takes it to 0.
-        momentum, nesterov: of stochastic gradient descent.
-        weight_decay: coupled with the gradient, as PyTorch's SGD does it. Kernels and the scales of identity branches
-            are decayed; biases and other normalization parameters are not.
+        optimizer: "sgd" or "adamw".
+        momentum: of SGD, and AdamW's beta 1 (its beta 2 is 0.999).
+        nesterov: of SGD alone.
+        weight_decay: coupled with the gradient in SGD, as PyTorch does it, and decoupled in AdamW. Kernels and the
+            scales of identity branches are decayed; biases and other normalization parameters are not.
         custom_l2: decay the folded kernel of each block instead of its branches' kernels
-            (`RepVGGBlock.get_custom_L2`).
+            (`RepVGGBlock.get_custom_L2`), in SGD.
         label_smoothing: share of a target that is spread over all classes.
         distill: share of the targets that a teacher's probabilities are; the rest is labels. 0 for no teacher.
         auxiliary_weight: factor on the losses of RepVGGplus's auxiliary classifiers.
@@ -45,6 +48,7 @@ class Recipe:
     batch_size: int = BASE_BATCH
     learning_rate: float = 0.1
     warmup_epochs: float = 0
+    optimizer: str = "sgd"
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 1e-4
@@ -66,6 +70,13 @@ class Recipe:
         _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
         _require(
             0 <= self.warmup_epochs < self.epochs, "warmup_epochs", self.warmup_epochs, "at least 0 and below `epochs`"
+        )
+        _require(self.optimizer in UPDATE_RULES, "optimizer", self.optimizer, " or ".join(UPDATE_RULES))
+        _require(
+            not (self.custom_l2 and self.optimizer != "sgd"),
+            "custom_l2",
+            self.custom_l2,
+            "off for adamw, whose decay is not part of the gradient",
         )
         _require(0 <= self.momentum < 1, "momentum", self.momentum, "at least 0 and below 1")
         _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
@@ -133,6 +144,7 @@ def _require(holds: bool, name: str, value: object, expected: str) -> None:
 
 PAPER = "Ding et al., arXiv 2101.03697, section 4.1"
 REPOSITORY = "https://github.com/DingXiaoH/RepVGG"
+REPOPT = "https://github.com/DingXiaoH/RepOptimizers"
 
 RECIPES: dict[str, Recipe] = {
     "paper": Recipe(
@@ -179,6 +191,26 @@ RECIPES: dict[str, Recipe] = {
         size=None,
         about="Quantization-aware training of a network that is trained already (--qat), whose answers are to stay: "
         "a thousandth of the rate, and no labels.",
+    ),
+    "repopt": Recipe(
+        epochs=120,
+        warmup_epochs=5,
+        nesterov=True,
+        weight_decay=4e-5,
+        label_smoothing=0.1,
+        augmentation=Augmentation(rand_augment=RandAugment()),
+        about=f"RepOpt-VGG on ImageNet with scales of the authors or of a search ({REPOPT}): B1 78.62 %, L2 80.47 % "
+        "top-1. Not run by this project: ImageNet needs days on 8 GPUs.",
+    ),
+    "repopt-search": Recipe(
+        epochs=240,
+        warmup_epochs=10,
+        nesterov=True,
+        weight_decay=4e-5,
+        label_smoothing=0.1,
+        clip_norm=5,
+        size=32,
+        about=f"The search of RepOpt-VGG's scales on CIFAR-100 ({REPOPT}). Not run by this project.",
     ),
     "quick": Recipe(
         epochs=40,
