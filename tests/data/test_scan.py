@@ -1,6 +1,5 @@
 """Every file is read before a training: what is broken is named, and what is not broken can be used everywhere."""
 
-import json
 import re
 import resource
 from pathlib import Path
@@ -96,21 +95,6 @@ def test_usable_ones_are_trained_with(scanned: Scanned) -> None:
         source, PREPROCESSING, Augmentation(), batch_size=21, seed=0, first_step=0, last_step=last
     )
     assert sum(np.isfinite(images).all() for images, _ in batches) == last == len(source) // 21
-
-
-def test_json_and_back(scanned: Scanned) -> None:
-    _, images, report = scanned
-    again = ScanReport.from_dict(json.loads(json.dumps(report.to_dict())), images)
-    assert again.images.paths == report.images.paths
-    assert again.broken == report.broken
-    np.testing.assert_array_equal(again.plain, report.plain, strict=True)
-    np.testing.assert_array_equal(again.images.labels, report.images.labels, strict=True)
-    with pytest.raises(FileError, match="have changed since they were scanned: 1044 then, 1043 now"):
-        ScanReport.from_dict(report.to_dict(), images.subset(np.arange(1043)))
-    with pytest.raises(FileError, match="have changed since they were scanned"):
-        ScanReport.from_dict(report.to_dict(), images.subset(np.arange(1044)[::-1]))
-    with pytest.raises(FileError, match="report of a scan cannot be read"):
-        ScanReport.from_dict({"scanned": 3}, images)
 
 
 def test_strict_and_summary(scanned: Scanned) -> None:

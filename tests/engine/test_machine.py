@@ -11,15 +11,21 @@ from repvgg.base.errors import InputError, UnknownNameError
 from repvgg.engine import host_isa, isa, isa_for
 from repvgg.engine.emit.matrix import block_product
 from repvgg.engine.ir import declarations
-from repvgg.engine.isa import PROCESSORS
+from repvgg.engine.isa import PROCESSORS, Isa
 from repvgg.engine.library import DESCRIPTION, RUN, library
-from repvgg.engine.machine import assembly, object_file
+from repvgg.engine.machine import binding, object_file, target_machine
 from repvgg.engine.pack import pack
 from repvgg.engine.program import ENTRY, build
 from repvgg.engine.schedule import most_rows
 
 MULTIPLY_ADD = {"sse": "mulps", "avx2": "vfmadd", "avx512": "vfmadd", "neon": "fmla"}
 STACK = re.compile(r"\(%r[sb]p\)|\[sp")
+
+
+def assembly(ir: str, isa: Isa) -> str:
+    """The program as text a person can read."""
+    text: str = target_machine(isa, jit=False).emit_assembly(binding().parse_assembly(ir))
+    return text
 
 
 def loop_of(text: str) -> list[str]:

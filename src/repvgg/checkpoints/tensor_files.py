@@ -47,7 +47,6 @@ class TensorFile:
         prefix: What was taken off every name, such as `module.`; often empty.
         passed_over: Entries that may hold weights too and were not taken, such as `model_ema`.
         beside: The other entries beside the wrapper, such as `optimizer` and `epoch`.
-        dropped: Names of counters (`num_batches_tracked`, `n_averaged`), which inference and folding have no use for.
         metadata: The notes of a safetensors file.
     """
 
@@ -57,7 +56,6 @@ class TensorFile:
     prefix: str = ""
     passed_over: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
-    dropped: tuple[str, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -197,19 +195,10 @@ def _finished(
     found = found or _Unwrapped({})
     weights = [name for name in tensors if name.rpartition(".")[2] not in COUNTERS]
     prefix = "".join(_shared_prefixes(weights))
-    kept: dict[str, npt.NDArray[Any]] = {}
-    dropped: list[str] = []
-    for full_name, tensor in tensors.items():
-        name = full_name.removeprefix(prefix)
-        if name.rpartition(".")[2] in COUNTERS:
-            dropped.append(name)
-        else:
-            kept[name] = tensor
+    kept = {name.removeprefix(prefix): tensors[name] for name in weights}
     if not kept:
         raise CheckpointError("It holds no tensors. Save the state dict of the model.")
-    return TensorFile(
-        container, kept, found.wrapper, prefix, found.passed_over, found.beside, tuple(dropped), dict(metadata)
-    )
+    return TensorFile(container, kept, found.wrapper, prefix, found.passed_over, found.beside, dict(metadata))
 
 
 def _shared_prefixes(names: Collection[str]) -> Iterator[str]:

@@ -2,12 +2,10 @@
 
 import os
 import warnings
-import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -41,13 +39,11 @@ class ScanReport:
         broken: the others.
         plain: (N,) of the usable ones: True for a JPEG file that TensorFlow's decoder reads as Pillow does, which is
             the quick way. The others are read by Pillow.
-        fingerprint: of the names and labels of all that were scanned.
     """
 
     images: LabelledImages
     broken: tuple[BrokenImage, ...]
     plain: np.ndarray
-    fingerprint: int
 
     def summary(self) -> str:
         """A line for people, and one more for each of the first broken files."""
@@ -56,41 +52,6 @@ class ScanReport:
         if others:
             text += f", {others} of them not plain JPEG and read by Pillow"
         return f"{text}. {_described(self.broken)}" if self.broken else f"{text}, all readable."
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON; `from_dict` reads them back."""
-        return {
-            "scanned": len(self.images) + len(self.broken),
-            "fingerprint": self.fingerprint,
-            "broken": [{"position": item.position, "reason": item.reason} for item in self.broken],
-            "by_pillow": np.flatnonzero(~self.plain).tolist(),
-        }
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any], images: LabelledImages) -> "ScanReport":
-        """The report on `images`, which were scanned before and are not read again.
-
-        Raises:
-            FileError: if they are not those that were scanned, or `values` is no such report.
-        """
-        try:
-            then, fingerprint = int(values["scanned"]), int(values["fingerprint"])
-            broken = {int(item["position"]): str(item["reason"]) for item in values["broken"]}
-            by_pillow = np.asarray(values["by_pillow"], np.int64)
-            if (then, fingerprint) != (len(images), _fingerprint(images)):
-                raise FileError(
-                    f"The images have changed since they were scanned: {then} then, {len(images)} now, or of other "
-                    "names. Scan them again."
-                )
-            kept = np.setdiff1d(np.arange(len(images)), list(broken))
-            plain = np.ones(len(kept), bool)
-            plain[by_pillow] = False
-            named = tuple(BrokenImage(images.paths[at], at, reason) for at, reason in broken.items())
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-            if isinstance(error, FileError):
-                raise
-            raise FileError(f"The report of a scan cannot be read: {error!r}. Scan the images again.") from error
-        return cls(images.subset(kept), named, plain, fingerprint)
 
 
 def scan(
@@ -124,7 +85,7 @@ def scan(
                 if advance is not None:
                     advance(1)
     kept = np.setdiff1d(np.arange(len(images)), [item.position for item in broken])
-    report = ScanReport(images.subset(kept), tuple(broken), np.array(plain, bool), _fingerprint(images))
+    report = ScanReport(images.subset(kept), tuple(broken), np.array(plain, bool))
     _check(images, report, strict=strict)
     return report
 
@@ -161,11 +122,3 @@ def _described(broken: Sequence[BrokenImage]) -> str:
     if len(broken) > SHOWN:
         lines.append(f"  and {len(broken) - SHOWN} more.")
     return "\n".join(lines)
-
-
-def _fingerprint(images: LabelledImages) -> int:
-    """Of names, not of places: a folder that was moved is the same."""
-    value = 0
-    for path, label in zip(images.paths, images.labels, strict=True):
-        value = zlib.crc32(f"{path.name}/{label}\n".encode("utf-8", "surrogateescape"), value)
-    return value

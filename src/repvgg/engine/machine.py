@@ -28,13 +28,6 @@ def target_machine(isa: Isa, *, jit: bool) -> Any:
     )
 
 
-def assembly(ir: str, isa: Isa) -> str:
-    """The program as text a person can read."""
-    module = binding().parse_assembly(ir)
-    text: str = target_machine(isa, jit=False).emit_assembly(module)
-    return text
-
-
 def object_file(ir: str, isa: Isa) -> bytes:
     """The program as an object file, position independent."""
     module = binding().parse_assembly(ir)

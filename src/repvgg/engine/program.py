@@ -41,7 +41,6 @@ class Program:
         arrays: what has to be packed into the constants.
         constant_bytes: memory of the constants, aligned to cache lines.
         workspace_bytes: memory for results between layers, aligned to cache lines; all zero before the first call.
-        input_bytes: of the images, dense, (batch, height, width, channels).
         outputs: by name, one after the other in one array.
         output_bytes: of all outputs.
     """
@@ -52,7 +51,6 @@ class Program:
     arrays: dict[str, Packed]
     constant_bytes: int
     workspace_bytes: int
-    input_bytes: int
     outputs: dict[str, Output]
     output_bytes: int
 
@@ -84,7 +82,6 @@ def build(plan: Plan, schedule: Schedule, *, clock: bool = False) -> Program:
             sync.entry(module.phases, ENTRY, counters, threads, timed),
         )
     )
-    height, width = schedule.image_size
     return Program(
         schedule=schedule,
         ir=ir,
@@ -92,7 +89,6 @@ def build(plan: Plan, schedule: Schedule, *, clock: bool = False) -> Program:
         arrays=arrays,
         constant_bytes=constant_bytes,
         workspace_bytes=notes + (aligned(16 * (len(module.phases) + 1)) if clock else 0),
-        input_bytes=4 * schedule.batch * height * width * plan.channels,
         outputs=outputs,
         output_bytes=output_bytes,
     )

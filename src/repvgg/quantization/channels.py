@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from repvgg.blocks import ops
-from repvgg.quantization.steps import Step, Steps, Tensor, apply, batches, linear_part, spread
+from repvgg.quantization.steps import Step, Steps, Tensor, apply, batches, linear_part, that_fit
 from repvgg.runners.keras import to_numpy
 
 GRADIENT_IMAGES = 16
@@ -76,8 +76,7 @@ class _Sums:
 
 def _importance(steps: Steps, images: np.ndarray) -> Mapping[str, np.ndarray]:
     """Squared gradients of the outputs, each with a random sign, added up over positions and averaged over images."""
-    largest = max(int(np.prod(tensor.shape)) for _, tensor in steps.run(images[:1]))
-    chosen = spread(images, max(1, min(GRADIENT_IMAGES, GRADIENT_BYTES // (largest * images.itemsize))))
+    chosen = that_fit(steps, images, GRADIENT_IMAGES, GRADIENT_BYTES)
     generator = np.random.default_rng(0)
     shapes: dict[str, Any] = {}
     signs: dict[str, Tensor] = {}

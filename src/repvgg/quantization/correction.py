@@ -26,7 +26,7 @@ from repvgg.quantization.steps import (
     copied,
     kernel_of,
     linear_part,
-    spread,
+    that_fit,
 )
 from repvgg.runners.keras import to_numpy
 
@@ -58,7 +58,7 @@ def corrected(
         float_layers: names of layers whose weights and inputs are not rounded.
     """
     limits = input_limits(model, images)
-    images = spread(images, _image_count(model, images))
+    images = that_fit(Steps(model), images, IMAGES, TENSOR_BYTES)
     copy = copied(model)
     wanted: dict[str, tuple[Tensor, np.ndarray]] = {}
 
@@ -97,11 +97,6 @@ def corrected(
     for _ in zip(Steps(model).run(images, remember), Steps(copy).run(images, correct), strict=True):
         pass
     return copy
-
-
-def _image_count(model: Any, images: np.ndarray) -> int:
-    largest = max(int(np.prod(tensor.shape)) for _, tensor in Steps(model).run(images[:1]))
-    return max(1, min(IMAGES, TENSOR_BYTES // (largest * images.itemsize)))
 
 
 def _mean(outputs: Tensor) -> np.ndarray:

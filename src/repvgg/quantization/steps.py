@@ -1,6 +1,6 @@
 """A deployed network as a list of steps that can be run one by one, nested models opened."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,18 +82,16 @@ class Steps:
         self,
         images: Any,
         call: "Callable[[Step, list[Tensor]], Tensor] | None" = None,
-        start: Mapping[str, Tensor] | None = None,
     ) -> Iterator[tuple[Step, Tensor]]:
         """Computes step after step; a tensor is forgotten as soon as nobody needs it any more.
 
         Args:
             call: what to compute instead of `apply`.
-            start: tensors that are known already; steps that make them, or that they alone depend on, are skipped.
         """
         call = call or apply
         left = {name: len(steps) for name, steps in self.consumers().items()}
-        needed = self._needed(set(start or ()))
-        tensors: dict[str, Tensor] = {self.input: keras.ops.convert_to_tensor(images), **(start or {})}
+        needed = self._needed()
+        tensors: dict[str, Tensor] = {self.input: keras.ops.convert_to_tensor(images)}
         for step in self.steps:
             if step.name in needed:
                 tensors[step.name] = call(step, [tensors[name] for name in step.inputs])
@@ -103,11 +101,12 @@ class Steps:
                 if not left[name]:
                     tensors.pop(name, None)
 
-    def _needed(self, known: set[str]) -> set[str]:
-        needed = {name for name in self.outputs if name not in known}
+    def _needed(self) -> set[str]:
+        """What the outputs depend on."""
+        needed = set(self.outputs)
         for step in reversed(self.steps):
             if step.name in needed:
-                needed.update(name for name in step.inputs if name not in known)
+                needed.update(step.inputs)
         return needed
 
 
@@ -144,6 +143,12 @@ def spread(images: np.ndarray, count: int) -> np.ndarray:
         return images
     chosen: np.ndarray = images[np.linspace(0, len(images) - 1, count).round().astype(int)]
     return chosen
+
+
+def that_fit(steps: Steps, images: np.ndarray, count: int, tensor_bytes: int) -> np.ndarray:
+    """At most `count` of the images, evenly spread, all at once: no tensor of the network gets above `tensor_bytes`."""
+    largest = max(int(np.prod(tensor.shape)) for _, tensor in steps.run(images[:1]))
+    return spread(images, max(1, min(count, tensor_bytes // (largest * images.itemsize))))
 
 
 def copied(model: Any) -> Any:

@@ -28,7 +28,6 @@ class Sizes:
         blocks: of kernels.
         v_matrix: one of V's matrices.
         m_matrix: one of M's matrices.
-        chunks: in which kernels are transformed.
     """
 
     products: int
@@ -38,7 +37,6 @@ class Sizes:
     blocks: int
     v_matrix: int
     m_matrix: int
-    chunks: int
 
     @classmethod
     def of(cls, step: Step, choice: Winograd, lanes: int, images: int, channels: int) -> "Sizes":
@@ -59,7 +57,6 @@ class Sizes:
             blocks=groups.groups * groups.filters // width,
             v_matrix=together * channels + SKEW,
             m_matrix=together * width + SKEW,
-            chunks=1 if choice.stored else -(-groups.depth // choice.chunk),
         )
 
     @property
