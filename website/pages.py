@@ -10,6 +10,8 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from website.notebooks import as_page
+
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 
@@ -21,6 +23,12 @@ PROJECT = {
 }
 """Pages that are not in docs/, and where the site has them."""
 
+NOTEBOOKS = {
+    notebook: f"tutorials/{notebook.stem.replace('_', '-')}.md"
+    for notebook in sorted((ROOT / "examples" / "notebooks").glob("*.ipynb"))
+}
+"""Notebooks, which become pages."""
+
 LANGUAGES = {".py": "python", ".c": "c", ".js": "javascript", ".html": "html", ".css": "css", ".json": "json"}
 FENCE = re.compile(r"^\s*(`{3,}|~{3,})")
 LINK = re.compile(r"(?<!\\)(\]\()([^()\s]+)(\))")
@@ -28,11 +36,13 @@ INCLUDE = re.compile(r"<!-- README: (.+?) -->")
 
 
 def stage(folder: Path, generated: Mapping[str, str]) -> None:
-    """Writes all pages into `folder`: those of docs/, the project's, `generated` ones, and files that are linked to."""
-    sources = {page: page.relative_to(DOCS).as_posix() for page in sorted(DOCS.rglob("*.md"))} | PROJECT
+    """Writes all pages into `folder`: those of docs/, notebooks, the project's, `generated` ones, and linked files."""
+    sources = {page: page.relative_to(DOCS).as_posix() for page in sorted(DOCS.rglob("*.md"))}
+    sources |= PROJECT | NOTEBOOKS
     linked: set[Path] = set()
     for source, place in sources.items():
-        text = _with_readme(source.read_text(encoding="utf-8"), source)
+        text = source.read_text(encoding="utf-8")
+        text = as_page(text) if source in NOTEBOOKS else _with_readme(text, source)
         _write(folder / place, _relink(text, source, place, sources, linked))
     for file in DOCS.rglob("*"):
         if file.is_file() and file.suffix != ".md":

@@ -3,12 +3,10 @@
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from runpy import run_path
 from typing import Any
-from unittest.mock import patch
 
 import keras
 import numpy as np
@@ -20,7 +18,6 @@ from small_run import make_images
 import repvgg
 from helpers import infer, random_images, small_network, trained_like
 from hub_server import Hub, running, use
-from repvgg.models.variants import VARIANTS
 
 RUN = "runs/RepVGG-A0-flowers"
 PREPROCESSING = repvgg.Preprocessing(crop=32, resize=36)
@@ -33,9 +30,6 @@ SHORTER = {
     "--integer-io int8 --batch 1 --size 96": "--integer-io int8 --batch 1 --size 32",
 }
 """What stands in a page, and what is run instead: the same, over sooner."""
-
-NARROW = {"RepVGG-A0": (1, 1, 1, 1), "QARepVGG-A0": (1, 1, 1, 1)}
-"""Networks that examples train, and how deep they are here; an eighth as wide as a RepVGG of width 1."""
 
 
 def make_world(folder: Path) -> None:
@@ -66,20 +60,6 @@ def make_world(folder: Path) -> None:
         rows = [f"{file.relative_to(folder)},{file.parent.name}" for file in files]
         (folder / name).write_text("\n".join(["path,label", *rows, ""]), encoding="utf-8")
     (folder / "flowers.toml").write_text('data = "flowers"\nsize = 32\nepochs = 1\n', encoding="utf-8")
-
-
-@contextmanager
-def narrow_variants() -> Iterator[None]:
-    """The networks of `NARROW` have two or three channels a block, under the same names."""
-    rows = {
-        name: replace(
-            VARIANTS[name],
-            architecture=replace(VARIANTS[name].architecture, num_blocks=depths, width_multiplier=(0.125,) * 4),
-        )
-        for name, depths in NARROW.items()
-    }
-    with patch.dict(VARIANTS, rows):
-        yield
 
 
 @contextmanager

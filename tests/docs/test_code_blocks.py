@@ -28,8 +28,9 @@ from code_blocks import (
     spans,
 )
 from command_line import runner
-from prepared_world import SHORTER, given_names, make_world, narrow_variants, published_weights
+from prepared_world import SHORTER, given_names, make_world, published_weights
 
+from narrow import narrow_variants
 from own_rows import own_rows_forgotten
 
 BLOCKS = all_blocks()

@@ -57,6 +57,16 @@ def test_links_lead_to_pages_of_the_site(staged: Path) -> None:
     assert (ROOT / "examples" / "serving" / "onnx_runtime.py").read_text(encoding="utf-8").rstrip("\n") in code
 
 
+def test_notebooks_are_pages(staged: Path) -> None:
+    page = (staged / "tutorials" / "checkpoint-to-phone.md").read_text(encoding="utf-8")
+    assert page.startswith("# A checkpoint from elsewhere")
+    assert "\n\n```python\nfrom pathlib import Path\n" in page
+    assert "(../source/examples/serving/litert_single_thread-py.md)" in page
+    assert "(../int8.md)" in page
+    readme = (staged / "project" / "readme.md").read_text(encoding="utf-8")
+    assert "(../tutorials/digits.md)" in readme
+
+
 def test_code_is_left_as_it_is(staged: Path) -> None:
     for page in DOCS.glob("*.md"):
         if page.name == "index.md":
