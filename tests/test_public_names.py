@@ -40,6 +40,7 @@ NAMES = [
     "report",
     "save_checkpoint",
     "save_model",
+    "search_scales",
     "set_metadata",
     "switch_to_deploy",
     "train",

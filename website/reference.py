@@ -17,7 +17,16 @@ SUBJECTS = {
         "load_model",
         "save_model",
     ),
-    "training": ("Training", "train", "TrainingResult", "Recipe", "RECIPES", "RepOptimizer", "load_scales"),
+    "training": (
+        "Training",
+        "train",
+        "TrainingResult",
+        "Recipe",
+        "RECIPES",
+        "RepOptimizer",
+        "search_scales",
+        "load_scales",
+    ),
     "conversion": (
         "Conversion and proof",
         "reparameterize",

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from repvgg.runners import load_runner
     from repvgg.runners.runner import Runner
     from repvgg.targets.native.compiling import compile  # noqa: A004
+    from repvgg.training.hyper_search import search_scales
     from repvgg.training.recipe import RECIPES, Recipe
     from repvgg.training.rep_optimizer import RepOptimizer
     from repvgg.training.run import TrainingResult, train
@@ -77,6 +78,7 @@ _HOMES = {
     "report": "repvgg.reporting.run",
     "save_checkpoint": "repvgg.checkpoints",
     "save_model": "repvgg.models.saving",
+    "search_scales": "repvgg.training.hyper_search",
     "set_metadata": "repvgg.models.metadata",
     "switch_to_deploy": "repvgg.conversion",
     "train": "repvgg.training.run",
@@ -117,6 +119,7 @@ __all__ = [
     "report",
     "save_checkpoint",
     "save_model",
+    "search_scales",
     "set_metadata",
     "switch_to_deploy",
     "train",

@@ -67,6 +67,8 @@ def test_in_options(python: str, typed: str | None) -> None:
     ("arguments", "message"),
     [
         (["train", "flowers", "--batch", 0], "--batch of a recipe must be at least 1. Received: 0."),
+        (["train", "flowers", "--model", "repopt-vgg-a0"], "Search them first with --search-epochs 20, say, or give"),
+        (["train", "flowers", "--scales", "a.pth", "--search-epochs", 2], "--scales and --search-epochs both say"),
         (["train", "flowers", "--ema", 2], "--ema of a recipe must be between 0 and 1, or not given. Received: 2.0."),
         (["train", "flowers", "--rand-augment", 1, 11], "--rand-augment of an augmentation must be between 0 and 10."),
         (["convert", "a.pth", "b.keras", "--output-stride", 7], "--output-stride is one of"),

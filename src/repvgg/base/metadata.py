@@ -114,6 +114,7 @@ class Metadata:
         precision: what its weights are stored in.
         quantization: of an INT8 artifact: its scheme, the `processor` it was made for, and accuracy and agreement with
             the network in float32.
+        optimizer: what multiplied its gradients, where something did: the update rule, and where the scales are from.
     """
 
     variant: str | None = None
@@ -126,6 +127,7 @@ class Metadata:
     output: Output = "logits"
     precision: str = "float32"
     quantization: Mapping[str, Any] | None = field(default=None, hash=False)
+    optimizer: Mapping[str, Any] | None = field(default=None, hash=False)
 
     def to_json(self) -> str:
         """A JSON object; `from_json` reads it back."""

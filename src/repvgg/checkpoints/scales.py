@@ -27,11 +27,6 @@ from repvgg.core.architecture import Architecture, BlockShape
 _ABOUT: Final = "repvgg_scales"
 _SHOWN: Final = 4
 
-SEARCHED: Final[Mapping[str, str]] = {
-    kind.trained_as.name: kind.name for kind in KINDS.values() if kind.trained_as is not None
-}
-"""The kinds of block that scales are searched with, and the plain ones that are trained by them."""
-
 
 @dataclass(frozen=True)
 class Scales:
@@ -55,6 +50,11 @@ class Scales:
     def _tensors(self) -> dict[str, np.ndarray]:
         names = {f"{block}.{name}": array for block, one in self.blocks.items() for name, array in one.items()}
         return {f"{_file_name(name)}.weight": array for name, array in names.items()}
+
+
+def searched_kinds() -> dict[str, str]:
+    """The kinds of block that scales are searched with, and the plain ones that are trained by them."""
+    return {kind.trained_as.name: kind.name for kind in KINDS.values() if kind.trained_as is not None}
 
 
 def load_scales(path: str | Path) -> Scales:
@@ -120,16 +120,21 @@ def scales_of(model: Any, source: str | None = None) -> Scales:
     from repvgg.blocks.branches import float64_of
 
     found: dict[str, dict[str, np.ndarray]] = {}
-    for block in _training_blocks(model):
-        if block.kind.name in SEARCHED:
-            parameters = scale_parameters(block.kind, block.shape)
-            found[block.name] = {_short(one.tensor): float64_of(block.variable(one.path)) for one in parameters}
+    for block in search_blocks(model):
+        parameters = scale_parameters(block.kind, block.shape)
+        found[block.name] = {_short(one.tensor): float64_of(block.variable(one.path)) for one in parameters}
     if not found:
         raise CheckpointError(
             f"'{model.name}' has no scales: it is made of no block that they are searched with "
-            f"({', '.join(SEARCHED)}) in its training form."
+            f"({', '.join(searched_kinds())}) in its training form."
         )
     return Scales(found, source or model.name)
+
+
+def search_blocks(model: Any) -> list[Any]:
+    """The blocks of a model that scales are searched with."""
+    kinds = searched_kinds()
+    return [block for block in _training_blocks(model) if block.kind.name in kinds]
 
 
 def plain_blocks(model: Any) -> dict[str, Any]:
@@ -172,7 +177,7 @@ def _matched(
 ) -> dict[str, dict[str, np.ndarray]]:
     if not wanted:
         raise InputError(
-            f"'{network}' has no blocks that are trained by scales, which are {', '.join(SEARCHED.values())}s. "
+            f"'{network}' has no blocks that are trained by scales, which are {', '.join(searched_kinds().values())}s. "
             "Leave the scales out, or train a RepOpt-VGG."
         )
     missing, other, left = [], [], []
@@ -212,7 +217,7 @@ def _training_blocks(model: Any) -> Iterator[Any]:
 
 
 def _blocks(file: TensorFile) -> dict[str, dict[str, np.ndarray]]:
-    names = {_short(one.tensor) for kind in SEARCHED for one in scale_parameters(KINDS[kind], BlockShape(1, 1))}
+    names = {_short(one.tensor) for kind in searched_kinds() for one in scale_parameters(KINDS[kind], BlockShape(1, 1))}
     canonical = REPOPT.to_canonical(file.tensors)
     found: dict[str, dict[str, np.ndarray]] = {}
     for name, array in file.tensors.items():

@@ -47,6 +47,8 @@ def _value(recipe: Recipe, name: str) -> Any:
 def _text(name: str, value: Any) -> str:
     if value is None:
         return WITHOUT.get(name, "none")
+    if isinstance(value, str):
+        return value
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, RandAugment):

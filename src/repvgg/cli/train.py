@@ -42,6 +42,15 @@ def command(
     size: Annotated[int | None, typer.Option(help="Pixels a side; the recipe's if not given.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the images; the recipe's if not given.")] = None,
     weights: Annotated[str | None, typer.Option(help="What to begin with: imagenet, or a file.")] = None,
+    scales: Annotated[
+        Path | None,
+        typer.Option(
+            help="For RepOpt-VGG: what its optimizer multiplies gradients by: a file, or the run that searched it."
+        ),
+    ] = None,
+    search_epochs: Annotated[
+        int | None, typer.Option(min=1, help="For RepOpt-VGG: search the scales first, so long, on the same images.")
+    ] = None,
     qat: Annotated[
         Path | None, typer.Option(help="A trained .keras file or checkpoint to train on in 8-bit numbers.")
     ] = None,
@@ -118,9 +127,12 @@ def command(
         float | None, typer.Option(help="Its peak at batch 256; scales with the batch.", rich_help_panel=_RECIPE)
     ] = None,
     warmup_epochs: Annotated[float | None, typer.Option(help="Of linear warm-up.", rich_help_panel=_RECIPE)] = None,
-    momentum: Annotated[float | None, typer.Option(help="Of SGD.", rich_help_panel=_RECIPE)] = None,
+    optimizer: Annotated[
+        str | None, typer.Option(help="sgd, or adamw, which needs a rate of its own.", rich_help_panel=_RECIPE)
+    ] = None,
+    momentum: Annotated[float | None, typer.Option(help="Of SGD; AdamW's beta 1.", rich_help_panel=_RECIPE)] = None,
     nesterov: Annotated[bool | None, typer.Option(help="Nesterov's momentum.", rich_help_panel=_RECIPE)] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="As in PyTorch's SGD.", rich_help_panel=_RECIPE)] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="As PyTorch has it.", rich_help_panel=_RECIPE)] = None,
     custom_l2: Annotated[
         bool | None, typer.Option(help="Decay the folded kernels instead of the branches'.", rich_help_panel=_RECIPE)
     ] = None,

@@ -11,6 +11,7 @@ from repvgg.base.errors import InputError
 from repvgg.base.metadata import Preprocessing
 from repvgg.base.progress import working
 from repvgg.base.run_folder import BEST, CHECKPOINTS, LAST, TENSORBOARD
+from repvgg.checkpoints.scales import Scales
 from repvgg.models.metadata import get_metadata
 from repvgg.models.saving import save_model
 from repvgg.pipeline import DataShard, steps_per_epoch, training_batches
@@ -37,13 +38,14 @@ def fit(
     crops: Preprocessing,
     devices: int,
     teacher: Runner | None,
+    scales: Scales | None,
     console: Console,
 ) -> Progress:
     """Trains until the last epoch; gives where the run is then."""
     recipe, folder = request.recipe, request.folder
     per_epoch = steps_per_epoch(inputs.training, recipe.batch_size)
     total = per_epoch * recipe.epochs
-    trainer = compile_for(network, recipe, per_epoch)
+    trainer = compile_for(network, recipe, per_epoch, scales)
     writes = shard.index == 0
     names = output_names(network)
 

@@ -8,13 +8,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from repvgg.base.errors import InputError
+from repvgg.base.errors import FileError, InputError
 from repvgg.base.files import require_file
 from repvgg.base.run_folder import SETTINGS, RunFolder
+from repvgg.blocks import KINDS
 from repvgg.checkpoints.hub import fetch
+from repvgg.checkpoints.scales import load_scales, require_fitting
 from repvgg.data.folder import LabelledImages, find_splits, holds_shards
-from repvgg.models.variants import get_variant, known_variant
-from repvgg.training.recipe import Recipe, get_recipe
+from repvgg.models.variants import SEARCH, get_variant, known_variant
+from repvgg.training.recipe import BASE_BATCH, Recipe, get_recipe
 
 SAVE_STEPS = 200
 """Steps between checkpoints within an epoch."""
@@ -29,6 +31,8 @@ _DEFAULTS: Mapping[str, Any] = {
     "dtype": None,
     "teacher": None,
     "qat": None,
+    "scales": None,
+    "search_epochs": None,
     "per_channel": False,
     "processor": None,
     "save_steps": SAVE_STEPS,
@@ -69,6 +73,7 @@ class Request:
         given: names of the recipe's values that somebody gave.
         folder: where everything goes; not made yet.
         weights, teacher, qat, per_channel, processor, dtype, deterministic: as `repvgg train` has them.
+        scales, search_epochs: of RepOptimizer: a file, or how long to search.
         save_steps, tensorboard, report: what is written, and how often.
         begun: what the run to go on with was begun with; None for a new one.
         force: what a folder holds of another run may go.
@@ -84,6 +89,8 @@ class Request:
     weights: str | Path | None
     teacher: Any
     qat: str | Path | None
+    scales: str | Path | None
+    search_epochs: int | None
     per_channel: bool
     processor: str | None
     seed: int
@@ -115,6 +122,7 @@ class Request:
         """What decides the numbers, as far as it is known without a framework."""
         named = {"model": self.model} if isinstance(self.model, str) and self.qat is None else {}
         dtype = {"dtype": self.dtype} if isinstance(self.dtype, str) else {}
+        search = {"search_epochs": self.search_epochs} if self.search_epochs is not None else {}
         return {
             "data": str(self.data.resolve()),
             "weights": str(self.weights) if self.weights is not None else None,
@@ -123,6 +131,7 @@ class Request:
             "recipe": self.recipe.to_dict(),
             **named,
             **dtype,
+            **search,
         }
 
     def fitted_to(self, images: int) -> "Request":
@@ -141,7 +150,9 @@ class Request:
         """
         if self.begun is None:
             return
-        different = differences(self.begun["settings"], settings)
+        # Values that recipes did not have yet are what they were without a name.
+        begun = {**self.begun["settings"], "recipe": Recipe.from_dict(self.begun["settings"]["recipe"]).to_dict()}
+        different = differences(begun, settings)
         # The images themselves are compared, wherever they lie by now.
         told = [f"{name}: {old} -> {new}" for name, (old, new) in different.items() if name not in ("epochs", "data")]
         if told:
@@ -188,6 +199,7 @@ def checked_request(
     if told["save_steps"] < 1:
         raise InputError(f"`save_steps` must be at least 1. Received: {told['save_steps']}.")
     _check_network(model, told, recipe, quantizing=quantizing)
+    _check_scales(model, told, new=begun is None, quantizing=quantizing)
     splits = None if holds_shards(data) else find_splits(data, told["holdout"], told["seed"])
     request = Request(
         data=data,
@@ -199,7 +211,7 @@ def checked_request(
         begun=begun,
         force=force,
         notes=notes,
-        **{name: told[name] for name in ("weights", "seed", "holdout", "dtype", *_OPTIONS)},
+        **{name: told[name] for name in ("weights", "seed", "holdout", "dtype", "scales", "search_epochs", *_OPTIONS)},
     )
     request.require_same(request.settings())
     if begun is None:
@@ -221,7 +233,8 @@ def _of_run(begun: Mapping[str, Any] | None) -> dict[str, Any]:
     if begun is None:
         return {}
     settings = begun["settings"]
-    names = ["data", "weights", "seed", "holdout"]
+    # Its scales lie in its folder, whatever has become of the file they came from.
+    names = ["data", "weights", "seed", "holdout", *(["search_epochs"] if "search_epochs" in settings else [])]
     if known_variant(settings["model"]) is not None:
         # A network of one's own has its own precision.
         names += ["model", "dtype"]
@@ -243,6 +256,11 @@ def _recipe(
         if before is not None:
             base = base.changed(epochs=before.epochs, **{name: getattr(before, name) for name in _FIT})
     chosen = base.changed(**changes)
+    if chosen.optimizer != base.optimizer and "learning_rate" not in changes:
+        raise InputError(
+            f"The recipe's learning rate, {base.learning_rate:g}, is for {base.optimizer}. Give one for "
+            f"{chosen.optimizer}, at batch {BASE_BATCH}: --learning-rate 0.004, or another."
+        )
     notes = []
     if "warmup_epochs" not in changes and chosen.warmup_epochs != base.warmup_epochs:
         notes.append(
@@ -276,6 +294,43 @@ def _check_network(model: Any, told: Mapping[str, Any], recipe: Recipe, *, quant
         fetch(model)
     elif weights is not None:
         require_file(Path(weights), what="weights file")
+
+
+def _check_scales(model: Any, told: Mapping[str, Any], *, new: bool, quantizing: bool) -> None:
+    scales, epochs = told["scales"], told["search_epochs"]
+    if scales is not None and epochs is not None:
+        raise InputError("--scales and --search-epochs both say what the gradients are multiplied with. Give one.")
+    wanted = scales is not None or epochs is not None
+    if epochs is not None and epochs < 1:
+        raise InputError(f"`search_epochs` must be at least 1. Received: {epochs}.")
+    if quantizing:
+        if wanted:
+            raise InputError(
+                "A network that is trained on in 8-bit numbers takes neither scales nor a search for them."
+            )
+        return
+    if isinstance(model, str):
+        architecture = get_variant(model).architecture
+        if KINDS[architecture.block].trained_as is None and wanted:
+            raise InputError(
+                f"{model} is trained by an ordinary optimizer. Leave --scales and --search-epochs out, or train a "
+                "RepOpt-VGG."
+            )
+        if KINDS[architecture.block].trained_as is not None and not wanted and told["weights"] is None and new:
+            raise InputError(
+                f"{model} is plain from the beginning: it is trained by an optimizer that multiplies gradients, and "
+                "that needs scales. Search them first with --search-epochs 20, say, or give a file of scales that fit "
+                f"(--scales FILE): a run of {model}{SEARCH} leaves one, and the authors' RepOpt-VGG-*-scales.pth are."
+            )
+    elif epochs is not None:
+        raise InputError("`search_epochs` is for a network that is made by its name. Give scales.")
+    # What only a framework could read is read when there is one.
+    if scales is not None and Path(scales).suffix != ".keras" and not Path(scales).is_dir():
+        loaded = load_scales(scales)
+        if isinstance(model, str):
+            require_fitting(loaded, architecture, model)
+    elif scales is not None and not Path(scales).exists():
+        raise FileError(f"There is no file of scales '{scales}'.")
 
 
 def _label(model: Any, qat: str | Path | None) -> str:

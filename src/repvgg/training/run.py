@@ -12,8 +12,9 @@ from rich.console import Console
 from repvgg.base.errors import InputError
 from repvgg.base.metadata import Preprocessing
 from repvgg.base.progress import working
-from repvgg.base.run_folder import BEST
+from repvgg.base.run_folder import BEST, OPTIMIZER_SCALES
 from repvgg.base.words import counted
+from repvgg.checkpoints.scales import Scales, save_scales
 from repvgg.checkpoints.zoo import create_model
 from repvgg.models.metadata import get_metadata, set_metadata
 from repvgg.models.saving import load_model
@@ -34,6 +35,13 @@ from repvgg.training.quantized import (
 )
 from repvgg.training.recipe import Recipe
 from repvgg.training.request import NO_SIZE, Request, checked_request
+from repvgg.training.searching import (
+    find_scales,
+    given_scales,
+    keep_found_scales,
+    prepare_scales,
+    require_one_process,
+)
 from repvgg.training.speed import prepare_machine
 from repvgg.training.teacher import check_teacher, open_teacher
 from repvgg.training.versions import versions
@@ -69,6 +77,8 @@ def train(
     output: str | Path | None = None,
     weights: str | Path | None = None,
     teacher: Any = None,
+    scales: str | Path | None = None,
+    search_epochs: int | None = None,
     seed: int | None = None,
     holdout: float | None = None,
     dtype: Any = None,
@@ -98,6 +108,9 @@ def train(
         weights: what to begin with: "imagenet" or a file, as for `repvgg.create_model`.
         teacher: a trained network, a file of one, or any `Runner`, whose answers are learnt; `distill` of the recipe
             says how much.
+        scales: for blocks that are trained as sums of branches, as RepOpt-VGG's are: a file that
+            `repvgg.load_scales` reads. Kernels that were not trained yet begin as sums of branches too.
+        search_epochs: find the scales first, by training the search network of a `model` by name for so long.
         seed: of weights, order and augmentation; 0 if None.
         holdout: share of the images to measure with, where `data` does not say; 0.2 if None.
         dtype: Keras dtype policy, such as "mixed_bfloat16".
@@ -131,6 +144,8 @@ def train(
         "output": output,
         "weights": weights,
         "teacher": teacher,
+        "scales": scales,
+        "search_epochs": search_epochs,
         "seed": seed,
         "holdout": holdout,
         "dtype": dtype,
@@ -162,13 +177,19 @@ def run(request: Request, console: Console) -> TrainingResult:
     tell_inputs(console, inputs)
 
     # Is it the run that it should be? All processes have to say so before one of them writes.
-    settings = _settings(request, start, tutor.name if tutor is not None else None)
+    scales = given_scales(request)
+    settings = _settings(request, start, tutor.name if tutor is not None else None, scales)
     request.require_same(settings)
     if request.begun is not None:
         inputs.require_same(folder)
     require_agreement({"the settings": settings, "the images": inputs.fingerprint()})
     shard = this_shard()
     writes = shard.index == 0
+
+    if request.search_epochs is not None:
+        require_one_process(shard)
+        _begin(request, settings, inputs, None)
+        scales = find_scales(request, lambda search: run(search, console), console)
 
     prepare_machine()
     keras.utils.set_random_seed(seed)
@@ -181,8 +202,10 @@ def run(request: Request, console: Console) -> TrainingResult:
             with working(console, "fitting"):
                 network = start.prepare(calibration_batch(inputs.training, recipe, crops, seed))
         network = _network(network, inputs, crops, views, request.weights, request.dtype)
+        made_for = prepare_scales(network, request, scales, console)
         set_metadata(
             network,
+            optimizer=made_for,
             class_names=inputs.training.class_names,
             preprocessing=views,
             source=f"repvgg train: {request.data.resolve().name}, {counted(recipe.epochs, 'epoch')}, seed {seed}",
@@ -191,18 +214,30 @@ def run(request: Request, console: Console) -> TrainingResult:
 
         require_steps_left(request, per_epoch)
 
-        # Nothing can be wrong any more; the folder comes last.
-        if writes:
-            _begin(request, settings, inputs)
+        # Nothing can be wrong any more; the folder comes last, but where it has a search in it.
+        if writes and request.search_epochs is None:
+            _begin(request, settings, inputs, scales)
         console.print(
             f"{request.label} at {crops.crop} px on {keras.backend.backend()}, {devices_line(devices, shard)}: "
             f"{counted(recipe.epochs, 'epoch')} of {counted(per_epoch, 'step')}, batch {recipe.batch_size}, "
             f"learning rate up to {recipe.peak_rate:.3g}. Everything goes to {folder.path}/",
             soft_wrap=True,
         )
-        progress = fit(network, inputs, request, shard, crops=crops, devices=devices, teacher=tutor, console=console)
+        progress = fit(
+            network,
+            inputs,
+            request,
+            shard,
+            crops=crops,
+            devices=devices,
+            teacher=tutor,
+            scales=scales,
+            console=console,
+        )
     if not writes:
         return TrainingResult(network, None, progress.history, folder.path, None)
+
+    keep_found_scales(network, request, console)
 
     # Both forms of the best one, on one device again, wherever it was trained.
     console.print(
@@ -232,12 +267,16 @@ def _opened(request: Request) -> tuple[Request, QuantizedStart | None]:
     return replace(request, model=start.network, teacher=own), start
 
 
-def _settings(request: Request, start: QuantizedStart | None, teacher: str | None) -> dict[str, Any]:
+def _settings(
+    request: Request, start: QuantizedStart | None, teacher: str | None, scales: Scales | None
+) -> dict[str, Any]:
     """What decides the numbers of a run: a run that goes on must have the same."""
     model = request.model
     quantization = {"quantization": start.describe()} if start is not None else {}
+    multiplied = {"scales": scales.digest()} if scales is not None and request.search_epochs is None else {}
     return {
         **request.settings(),
+        **multiplied,
         "model": model if isinstance(model, str) else f"a model of one's own, {model.count_params():,} parameters",
         "teacher": teacher,
         "dtype": str(keras.dtype_policies.get(request.dtype or keras.config.dtype_policy()).name),
@@ -245,13 +284,15 @@ def _settings(request: Request, start: QuantizedStart | None, teacher: str | Non
     }
 
 
-def _begin(request: Request, settings: dict[str, Any], inputs: Inputs) -> None:
+def _begin(request: Request, settings: dict[str, Any], inputs: Inputs, scales: Scales | None) -> None:
     """Writes what the run begins with, or with which other settings it goes on."""
     command = shlex.join(["repvgg", *sys.argv[1:]])
     if request.begun is None:
         about = {"command": command, "versions": versions()}
         told = {"settings": settings, "options": request.options(), "about": about}
         request.folder.begin(inputs.state, told)
+        if scales is not None:
+            save_scales(scales, request.folder / OPTIMIZER_SCALES, force=True)
     elif request.begun["settings"] != settings:
         about = request.begun["about"]
         about = {**about, "went_on_with": [*about.get("went_on_with", []), command]}
