@@ -96,7 +96,7 @@ def _leads_out(target: str) -> bool:
 
 
 def _relink(text: str, source: Path, place: str, sources: Mapping[Path, str], linked: set[Path]) -> str:
-    """The page with links to where the site has what they lead to; files that are no pages are added to `linked`."""
+    """The page with links to where the site has what they lead to; files that are not pages are added to `linked`."""
 
     def moved(match: re.Match[str]) -> str:
         target = match[2]

@@ -208,7 +208,7 @@ async function start() {
     try {
       decoded = await decode(file);
     } catch {
-      say(`“${file.name}” is no picture that this browser can read.`, true);
+      say(`“${file.name}” is not a picture that this browser can read.`, true);
       return;
     }
     showPicture(decoded);

@@ -38,7 +38,7 @@ def test_an_early_outlier_is_cut_off_and_told() -> None:
 @pytest.mark.parametrize(
     "loss",
     [
-        # What falls steeply from its beginning is no outlier; neither are few values, nor what is not finite.
+        # What falls steeply from its beginning is not an outlier; neither are few values, nor what is not finite.
         [2.3, 1.1, 0.7, 0.5, 0.4, 0.35, 0.3],
         [9.0, 1.0, 0.9],
         [2.0, np.nan, 1.5, 1.2, 1.0, 0.9],

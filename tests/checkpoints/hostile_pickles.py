@@ -38,7 +38,7 @@ def unsafe_pickles(marker: Path) -> Iterator[tuple[str, bytes, str]]:
         yield f"{module}:{name} from the stack", b"\x80\x04" + text(module) + text(name) + b"\x93.", f"{module}.{name}"
     recalled = b"\x80\x04" + text("os") + b"\x94" + text("system") + b"\x94h\x00h\x01\x93" + echo + b"\x85R."
     yield "name from the memo", recalled, "os.system"
-    yield "name that is no text", b"\x80\x04" + text("os") + b"]\x93.", "name is not text"
+    yield "name that is not text", b"\x80\x04" + text("os") + b"]\x93.", "name is not text"
     yield "name of bytes", b"\x80\x04C\x02osC\x06system\x93.", "name is not text"
     yield "terminal codes", PROTO + b"cos\n\x1b[2Jsystem\n.", r"os.\x1b[2Jsystem"
     yield "endless name", PROTO + b"cos\n" + b"x" * 900 + b"\n.", "os.xxx"
@@ -55,17 +55,17 @@ def unsafe_pickles(marker: Path) -> Iterator[tuple[str, bytes, str]]:
     yield "state of a function", PROTO + REBUILD + b"}b.", "inner state"
     yield "state of a tensor", state_dict(weight=tensor() + b"}" + text("__setstate__") + b"Nsb"), "inner state"
     yield "state of a list", PROTO + b"]}b.", "inner state"
-    yield "state that is no dictionary", PROTO + OD + b"N}\x86b.", "inner state"
+    yield "state that is not a dictionary", PROTO + OD + b"N}\x86b.", "inner state"
 
 
 def lying_pickles() -> Iterator[tuple[str, bytes, str]]:
     stores = {
         "not a storage": (
             group(text("module"), b"ctorch\nFloatStorage\n", text("0"), text("cpu"), b"K\x06") + b"Q",
-            "no tensor storage",
+            "not a tensor storage",
         ),
-        "too short": (group(text("storage"), text("0")) + b"Q", "no tensor storage"),
-        "text for an id": (text("0") + b"Q", "no tensor storage"),
+        "too short": (group(text("storage"), text("0")) + b"Q", "not a tensor storage"),
+        "text for an id": (text("0") + b"Q", "not a tensor storage"),
         "type as text": (storage(text("FloatStorage")), "storage type"),
         "type that is a function": (storage(REBUILD), "storage type"),
         "wider type": (storage(b"ctorch\nDoubleStorage\n"), "Storage '0' has|breaks off"),

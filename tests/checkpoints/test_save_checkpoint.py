@@ -192,7 +192,7 @@ def test_what_cannot_be_saved(tmp_path: Path) -> None:
         save_checkpoint(model, tmp_path / "file.pth", "keras")
     with pytest.raises(InputError, match="timm has no such network"):
         save_checkpoint(network("plus"), tmp_path / "file.pth", "timm")
-    with pytest.raises(InputError, match="no RepVGG network"):
+    with pytest.raises(InputError, match="not a RepVGG network"):
         save_checkpoint(keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]), tmp_path / "file.pth")
     assert not list(tmp_path.iterdir())
 

@@ -150,12 +150,12 @@ def test_only_whole_counter_names_are_dropped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ({}, "holds no tensors"),
-        ({"weight": _ONES, "epoch": b"K\x03"}, "Among its tensors are entries that are none: epoch"),
-        ({"epoch": b"K\x03", "optimizer": b"}"}, "holds no state dict. Its entries are: epoch, optimizer"),
-        ({"model": b"}"}, "holds no tensors"),
-        ({"model": _nested(a=b"K\x03")}, "holds no state dict. Its entries are: a"),
-        ({"num_batches_tracked": _ONES}, "holds no tensors"),
+        ({}, "contains no tensors"),
+        ({"weight": _ONES, "epoch": b"K\x03"}, "Among its tensors are entries that are not tensors: epoch"),
+        ({"epoch": b"K\x03", "optimizer": b"}"}, "contains no state dict. Its entries are: epoch, optimizer"),
+        ({"model": b"}"}, "contains no tensors"),
+        ({"model": _nested(a=b"K\x03")}, "contains no state dict. Its entries are: a"),
+        ({"num_batches_tracked": _ONES}, "contains no tensors"),
     ],
 )
 def test_a_file_without_a_state_dict(tmp_path: Path, entries: dict[str, bytes], message: str) -> None:

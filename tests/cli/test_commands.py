@@ -230,7 +230,7 @@ def test_export(run, folder: Path, tmp_path: Path) -> None:  # type: ignore[no-u
     [
         (["inspect", "RepVGG-A9"], "There is no variant called 'RepVGG-A9'. Did you mean RepVGG-A"),
         (["inspect", "nothing.keras"], "does not exist"),
-        (["inspect", "half.keras"], "is no Keras model, or a truncated one"),
+        (["inspect", "half.keras"], "is not a Keras model, or a truncated one"),
         (["inspect", "text.jpg"], "of an unknown kind"),
         (["convert", "deploy.keras", "x.keras"], "contains no re-parameterizable block"),
         (["convert", "training.keras", "deploy.keras"], "already exists and would be overwritten"),

@@ -87,7 +87,7 @@ def test_a_file_says_the_same_as_the_command_line(asked, tmp_path: Path) -> None
         ("a.yml", "epoch: 3", UnknownNameError, "Did you mean epochs"),
         ("a.yml", "resume: true", UnknownNameError, "called 'resume'"),
         ("a.yml", "recipe:\n  epochs: 3", InputError, "'recipe' in 'a.yml' is a section"),
-        ("a.yml", "- epochs", FileError, "holds no names with values"),
+        ("a.yml", "- epochs", FileError, "contains no names with values"),
         ("a.toml", "epochs: 3", FileError, "'a.toml' cannot be read: "),
         ("a.json", "{}", FileError, "ends in .toml, .yaml, .yml"),
     ],

@@ -52,7 +52,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         ),
         ("Convert it with repvgg.reparameterize (--deploy) first.", "Convert it with --deploy first."),
         ("Leave with_preprocessing (--with-preprocessing) out.", "Leave --with-preprocessing out."),
-        # What is no option stays as it is.
+        # What is not an option stays as it is.
         ("Start with a lower rate (--learning-rate, a third of it) or a limit (--clip-norm 1).", None),
         ("`repvgg shard` writes them; KERAS_BACKEND=jax, pip install 'repvgg[onnx]'", None),
         ("Set it with repvgg.set_metadata(model, seed=1).", None),

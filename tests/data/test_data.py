@@ -98,7 +98,7 @@ def test_finding_images(tmp_path: Path) -> None:
     assert find_images([tmp_path]) == [tmp_path / "a/1.JPG", tmp_path / "b/2.png"]
     assert find_images([tmp_path / "c.txt"]) == [tmp_path / "c.txt"]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileError, match="holds no image"):
+    with pytest.raises(FileError, match="contains no images"):
         find_images([tmp_path / "empty"])
     with pytest.raises(FileError, match="does not exist"):
         find_images([tmp_path / "nowhere"])

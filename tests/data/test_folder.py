@@ -141,7 +141,7 @@ def test_layouts_that_do_not_work(tmp_path: Path) -> None:
         find_splits(touch(tmp_path / "empty", ["a/1.jpg", "b/readme.txt", "c/.1.jpg"]))
     with pytest.raises(InputError, match=r"The classes 'b', 'c' in .* have a single image, and two are needed"):
         find_splits(flat(tmp_path / "few", a=2, b=1, c=1))
-    with pytest.raises(FileError, match=r"holds no image in sub-folders named like the model's classes: a, b"):
+    with pytest.raises(FileError, match=r"contains no images in sub-folders named like the model's classes: a, b"):
         find_labelled_images(touch(tmp_path / "other", ["a/readme.txt"]), ("a", "b"))
     for split, names in {"train": ("a", "b"), "val": ("a", "ghost")}.items():
         flat(tmp_path / "differ" / split, **dict.fromkeys(names, 1))

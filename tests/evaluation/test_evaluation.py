@@ -315,7 +315,7 @@ def test_to_dict_is_json(data: Path) -> None:
 
 @pytest.mark.parametrize("classes", [3, 20, 250])
 def test_picture(tmp_path: Path, classes: int, rng: np.random.Generator) -> None:
-    """Any number of classes, with names that are no formula and without mistakes as well."""
+    """Any number of classes, with names that are not a formula and without mistakes as well."""
     paint(tmp_path / "one.png", (200, 100, 0))
     names = tuple(f"$class_{index} of a long name" for index in range(classes))
     labels = rng.integers(0, classes, 60).astype(np.int32)

@@ -100,7 +100,7 @@ class TestWeb:
             browser.wait_for("!document.querySelector('#file').disabled")
             browser.choose_files("#file", [tmp_path / "text.png"])
             browser.wait_for("document.querySelector('#status.error')")
-            assert "“text.png” is no picture" in browser.evaluate("document.querySelector('#status').textContent")
+            assert "“text.png” is not a picture" in browser.evaluate("document.querySelector('#status').textContent")
             assert len(classify_in_page(browser, pictures[0])) == len(CLASSES)
             assert browser.evaluate("document.querySelector('#status').textContent") == ""
 

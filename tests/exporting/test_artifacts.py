@@ -98,7 +98,7 @@ def test_the_weights_beside_an_openvino_model_count_as_there(tmp_path: Path) -> 
 def test_a_folder_that_is_no_savedmodel_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "thesis.txt").write_text("precious")
-    with pytest.raises(OutputExistsError, match=r"is a folder and no SavedModel, so it is not replaced"):
+    with pytest.raises(OutputExistsError, match=r"is a folder and not a SavedModel, so it is not replaced"):
         write(deployed("plain"), tmp_path, "savedmodel", force=True)
     (tmp_path / "model.onnx").mkdir()
     with pytest.raises(OutputExistsError, match=r"is a folder, and a file was to be written there"):
@@ -180,7 +180,7 @@ def test_paths_that_are_no_artifact(tmp_path: Path) -> None:
     with pytest.raises(FileError, match=r"is a folder without 'saved_model\.pb'"):
         load_runner(tmp_path)
     with pytest.raises(
-        FileError, match=r"ends in none of \.keras, \.onnx, \.tflite, \.xml, \.repvgg, and is no SavedModel"
+        FileError, match=r"ends in none of \.keras, \.onnx, \.tflite, \.xml, \.repvgg, and is not a SavedModel"
     ):
         load_runner(tmp_path / "model.pb")
     (tmp_path / "model.xml").write_text("<net/>")

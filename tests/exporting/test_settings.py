@@ -118,7 +118,7 @@ def test_an_artifact_that_does_it_all_is_predicted_evaluated_and_verified(
     pixels = random_pixels((3, 64, 64, 3))
     assert repvgg.verify(model, runner, pixels).max_relative_error < 1e-5
     assert repvgg.verify(model, runner, images_for(KerasRunner(model), pixels)).max_relative_error < 1e-5
-    with pytest.raises(InputError, match="These images are no normalized pixels"):
+    with pytest.raises(InputError, match="These images are not normalized pixels"):
         repvgg.verify(model, runner, random_images((2, 64, 64, 3)))
 
 

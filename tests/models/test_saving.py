@@ -123,7 +123,7 @@ def test_a_truncated_file(tmp_path: Path, share: float) -> None:
     path = save_model(make_model(), tmp_path / "model.keras")
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(FileError, match=r"model\.keras' is no Keras model, or a truncated one"):
+    with pytest.raises(FileError, match=r"model\.keras' is not a Keras model, or a truncated one"):
         load_model(path)
 
 
@@ -139,11 +139,11 @@ def test_a_flipped_bit(tmp_path: Path) -> None:
 def test_something_else_by_the_name_of_keras(tmp_path: Path) -> None:
     path = tmp_path / "model.keras"
     path.write_text("not a model")
-    with pytest.raises(FileError, match="is no Keras model"):
+    with pytest.raises(FileError, match="is not a Keras model"):
         load_model(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("notes.txt", "hello")
-    with pytest.raises(FileError, match="is a zip archive, but no Keras model"):
+    with pytest.raises(FileError, match="is a zip archive, but not a Keras model"):
         load_model(path)
 
 

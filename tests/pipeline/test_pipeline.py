@@ -48,7 +48,7 @@ Batches = list[tuple[np.ndarray, np.ndarray]]
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> LabelledImages:
-    """30 images of 3 classes; every fifth is no JPEG."""
+    """30 images of 3 classes; every fifth is not a JPEG."""
     root, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
     for index in range(30):
         path = root / f"class{index % 3}" / f"{index:02}.jpg"

@@ -164,7 +164,7 @@ def test_other_indexes(copy: Path) -> None:
     (copy / "records.json").write_text(json.dumps(index))
     with pytest.raises(FileError, match="contradicts itself"):
         RecordSource.open(copy)
-    with pytest.raises(FileError, match=r"holds no shards: it has no 'records.json'\. `repvgg shard` writes them"):
+    with pytest.raises(FileError, match=r"contains no shards: it has no 'records.json'\. `repvgg shard` writes them"):
         RecordSource.open(copy.parent)
 
 
@@ -174,7 +174,7 @@ def test_only_shards_are_replaced(reports: dict[str, ScanReport], tmp_path: Path
     (output / "photo.jpg").write_bytes(b"x")
     with pytest.raises(OutputExistsError, match="already exists"):
         write_records(reports, output)
-    with pytest.raises(OutputExistsError, match="is no folder of shards, so it is not replaced"):
+    with pytest.raises(OutputExistsError, match="is not a folder of shards, so it is not replaced"):
         write_records(reports, output, force=True)
     assert (output / "photo.jpg").read_bytes() == b"x"
     (output / "photo.jpg").unlink()

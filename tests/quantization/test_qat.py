@@ -333,7 +333,7 @@ def test_models_that_cannot_be_finished() -> None:
 
 @pytest.mark.parametrize("text", ["", "[]", '{"layers": {"a": {}}}', '{"layers": {}, "colour": 1}'])
 def test_texts_that_are_no_scales(text: str) -> None:
-    with pytest.raises(FileError, match="no quantization scales"):
+    with pytest.raises(FileError, match="not quantization scales"):
         QuantizationScales.from_json(text)
     assert (
         QuantizationScales.from_json(QuantizationScales({"a": LayerScales(0.1, 3)}).to_json()).layers["a"].weight

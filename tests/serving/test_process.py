@@ -87,7 +87,7 @@ def test_a_request_that_does_not_arrive(file: Path) -> None:
         (["missing.onnx"], "does not exist"),
         (["{file}", "{file}"], "A file is served once"),
         (["{file}", "--host", "192.0.2.1"], "Nobody can be served at 192.0.2.1"),
-        (["{file}", "--host", "no host"], "is no address of this machine"),
+        (["{file}", "--host", "no host"], "is not an address of this machine"),
         (["{file}", "--port", "{taken}"], "Choose another --port"),
         (["{file}", "--max-megabytes", "0"], "Invalid value for '--max-megabytes'"),
     ],

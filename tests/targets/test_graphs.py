@@ -13,7 +13,7 @@ onnx = pytest.importorskip("onnx")
 openvino = pytest.importorskip("openvino")
 litert = pytest.importorskip("ai_edge_litert.interpreter")
 
-# A network of 6 blocks, each with stride 2 or 1; constants are no operations.
+# A network of 6 blocks, each with stride 2 or 1; constants are not operations.
 EXPECTED = {
     # ONNX's and OpenVINO's convolutions and ONNX's classifier bring bias and padding along.
     "onnx": {"Conv": 6, "Relu": 6, "GlobalAveragePool": 1, "Flatten": 1, "Gemm": 1},

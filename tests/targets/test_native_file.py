@@ -160,7 +160,7 @@ HOSTILE: dict[str, tuple[Callable[[Any, Any, Any], Any], str]] = {
     ),
     "a plan that is a list": (lambda plan, arrays, header: header.update(plan=[]), r"the plan in its header is a list"),
     "metadata of another maker": (lambda plan, arrays, header: header.update(metadata="{}"), "metadata cannot be read"),
-    "metadata that are no text": (lambda plan, arrays, header: header.update(metadata=5), r"is 5, and a text was"),
+    "metadata that are not text": (lambda plan, arrays, header: header.update(metadata=5), r"is 5, and a text was"),
 }
 
 

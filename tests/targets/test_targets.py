@@ -54,7 +54,7 @@ def test_every_network_target_and_precision(network: str, name: str, precision: 
         images, expected = answers(network, (3, height or size, width or size, channels or 3))
         error = relative_error(expected, runner(images))
         assert error <= TOLERANCES[precision]
-        # Weights that were stored in half the bits give other answers; none at all would be no float16.
+        # Weights that were stored in half the bits give other answers; none at all would not be float16.
         assert precision == "float32" or error > 1e-6
 
 

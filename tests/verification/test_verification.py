@@ -133,7 +133,7 @@ def test_differences_by_hand() -> None:
 
 
 def test_the_figures_do_not_depend_on_how_images_are_batched() -> None:
-    """The largest value and the largest difference may sit in different batches; an image of zeros is no exception."""
+    """The largest value and the largest difference may sit in different batches, as for an image of zeros."""
     images = random_images((70, 8, 8, 3))
     images[40:] *= 1e-3
 

@@ -4,7 +4,7 @@
     ├── InputError                  the caller can mend it (command line: exit status 2)
     │   ├── UnknownNameError        a variant, block, target or option that does not exist
     │   ├── FileError               missing, unreadable, truncated or of an unknown kind
-    │   │   ├── ImageError          a file that is no readable image
+    │   │   ├── ImageError          a file that is not a readable image
     │   │   └── CheckpointError     a checkpoint that is damaged or does not fit
     │   │       └── UnsafeCheckpointError   a pickle that asks for more than tensors
     │   ├── OutputExistsError       an output that would be overwritten
@@ -13,7 +13,7 @@
     ├── VerificationError           two forms do not agree (command line: exit status 1)
     │   └── AccuracyError           an INT8 network that lost more than it was allowed to
     └── TrainingError               training came to an end before its time (command line: exit status 1)
-        ├── TrainingDivergedError   the loss is no number any more
+        ├── TrainingDivergedError   the loss is not a number any more
         ├── LostProcessError        another process of the same training has gone
         └── InterruptedTrainingError    it was asked to stop, and its state is saved
 

@@ -87,17 +87,17 @@ class Preprocessing:
         """The pixels, in uint8, that `normalize` made these images from.
 
         Raises:
-            InputError: if they were no pixels.
+            InputError: if they cannot have been pixels.
         """
         mean, std = (np.asarray(values, dtype=np.float32) for values in (self.mean, self.std))
         exact = (images * std + mean) * 255
         pixels = np.rint(exact)
-        # Normalizing and going back costs some 1e-5 of a pixel's step; what is no pixel at all is anywhere between two.
+        # Normalizing and going back costs some 1e-5 of a pixel's step; what was never a pixel is anywhere between two.
         if not (
             np.abs(exact - pixels).max(initial=0) < 1e-2 and pixels.min(initial=0) >= 0 and pixels.max(initial=0) <= 255
         ):
             raise InputError(
-                "These images are no normalized pixels, and the network takes pixels from 0 to 255. Pass images in "
+                "These images are not normalized pixels, and the network takes pixels from 0 to 255. Pass images in "
                 "uint8, or images that were normalized with the preprocessing it carries."
             )
         restored: np.ndarray = pixels.astype(np.uint8)
@@ -138,7 +138,7 @@ class Metadata:
         """Reads what `to_json` wrote.
 
         Raises:
-            FileError: if it is no such text.
+            FileError: if it is not such a text.
         """
         try:
             fields = json.loads(text)

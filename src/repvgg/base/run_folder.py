@@ -93,7 +93,7 @@ class RunFolder:
                 f"'{self.path / name}' cannot be read: {error}. Begin the run anew with --force."
             ) from error
         if not isinstance(values, dict):
-            raise FileError(f"'{self.path / name}' is no such file of this package. Begin the run anew with --force.")
+            raise FileError(f"'{self.path / name}' was not written by this package. Begin the run anew with --force.")
         return values
 
     def write_history(self, rows: Sequence[Mapping[str, float]]) -> None:

@@ -170,7 +170,7 @@ def find_entries(names: Sequence[str | Path], endings: Sequence[str]) -> list[En
         endings: of files that can be run.
 
     Raises:
-        UnknownNameError: for a name that is none of ours and no file.
+        UnknownNameError: for a name that is neither one of ours nor a file.
         FileError: for a file that is not there.
         InputError: if something is named twice.
     """

@@ -313,7 +313,7 @@ class ReparameterizableBlock(keras.layers.Layer):
                 "Load a training form into a model built with deploy=False, then convert that."
             )
         if found is None:
-            raise InputError(f"The file holds no weights for block '{self.name}'. It was written by another model.")
+            raise InputError(f"The file contains no weights for block '{self.name}'. It was written by another model.")
         if found and not self.deploy:
             self._require_built()
             self._shed_branches()

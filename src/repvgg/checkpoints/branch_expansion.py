@@ -28,7 +28,7 @@ def expand_branches(
 
         K3 = K / t - (K1 in the centre) - (identity kernel, where the block has that branch),  beta3 = b.
 
-    So the branches are no copies of each other, and in inference mode their sum is K and b up to the rounding of the
+    So the branches are not copies of each other, and in inference mode their sum is K and b up to the rounding of the
     stored numbers. Training mode normalizes with the batch's statistics instead, which these fresh ones are not; call
     `repvgg.checkpoints.recalibrate_batch_norm(model, images)` on the finished model to start from the same function
     there.

@@ -114,7 +114,7 @@ def checkpoint_of(model: Any, *, source: str) -> Checkpoint:
     """The tensors of a Keras model as if they came from a file.
 
     Raises:
-        InputError: if it is no RepVGG that a checkpoint can hold.
+        InputError: if it is not a RepVGG that a checkpoint can hold.
     """
     recovered = recover(model)
     tensors = {name: slot.read() for name, slot in slots_of(recovered).items()}

@@ -43,7 +43,7 @@ def save_checkpoint(
         force: replace a file that is there.
 
     Raises:
-        InputError: if the suffix is another, or the model is none that the dialect has.
+        InputError: if the suffix is another, or the dialect has no such model.
         UnknownNameError: if there is no such dialect.
         OutputExistsError: if the file exists and `force` is not set.
 

@@ -75,7 +75,7 @@ def read_tensors(path: Path, *, entry: str | None = None) -> TensorFile:
     Raises:
         FileError: There is no such file.
         UnsafeCheckpointError: Its pickle asks for anything but tensors and plain containers. Nothing has run.
-        CheckpointError: It is damaged, of an unknown kind, or holds no state dict.
+        CheckpointError: It is damaged, of an unknown kind, or contains no state dict.
         UnknownNameError: It has no entry called `entry`.
 
     Example:
@@ -176,12 +176,12 @@ def _unwrapped(tree: object, entry: str | None) -> _Unwrapped:
 def _no_state_dict(node: Mapping[object, object]) -> str:
     others = [shown(name) for name, value in node.items() if not isinstance(value, np.ndarray)]
     if not others:
-        return "It holds no tensors. Save the state dict of the model."
+        return "It contains no tensors. Save the state dict of the model."
     listed = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
     if len(others) < len(node):
-        return f"Among its tensors are entries that are none: {listed}. Save the state dict of the model alone."
+        return f"Among its tensors are entries that are not tensors: {listed}. Save the state dict of the model alone."
     return (
-        f"It holds no state dict. Its entries are: {listed}; one of these was expected: {', '.join(WRAPPERS)}. "
+        f"It contains no state dict. Its entries are: {listed}; one of these was expected: {', '.join(WRAPPERS)}. "
         "If the weights are in another entry, name it."
     )
 
@@ -197,7 +197,7 @@ def _finished(
     prefix = "".join(_shared_prefixes(weights))
     kept = {name.removeprefix(prefix): tensors[name] for name in weights}
     if not kept:
-        raise CheckpointError("It holds no tensors. Save the state dict of the model.")
+        raise CheckpointError("It contains no tensors. Save the state dict of the model.")
     return TensorFile(container, kept, found.wrapper, prefix, found.passed_over, found.beside, dict(metadata))
 
 

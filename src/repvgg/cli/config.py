@@ -80,7 +80,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     """Names and values from a YAML or TOML file.
 
     Raises:
-        FileError: if it is missing, or no such file.
+        FileError: if it is missing, or not such a file.
     """
     require_file(path, what="file of options")
     if path.suffix not in ENDINGS:
@@ -91,5 +91,5 @@ def read_settings(path: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise FileError(f"'{path}' cannot be read: {' '.join(str(error).split())}.") from error
     if not isinstance(values, dict):
-        raise FileError(f"'{path}' holds no names with values, such as epochs: 60.")
+        raise FileError(f"'{path}' contains no names with values, such as epochs: 60.")
     return values

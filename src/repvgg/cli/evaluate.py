@@ -40,7 +40,7 @@ def command(
     table: Annotated[
         Path | None, typer.Option("--csv", help="Write a CSV file with a row a class, the confusion matrix included.")
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first file that is no image.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first file that is not an image.")] = False,
     sorted_folders: Annotated[
         bool,
         typer.Option(

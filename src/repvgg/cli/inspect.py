@@ -47,7 +47,7 @@ def command(
     is_checkpoint = path.suffix in CHECKPOINT_SUFFIXES or (path.is_file() and path.suffix != ".keras")
     for option, value in (("--entry", entry), ("--prefix", prefix)):
         if value is not None and not is_checkpoint:
-            raise InputError(f"{option} is about PyTorch checkpoints, and '{network}' is none.")
+            raise InputError(f"{option} is about PyTorch checkpoints, and '{network}' is not one.")
     if is_checkpoint:
         title, architecture, num_classes, channels, side, details = _of_checkpoint(path, entry, prefix)
     elif path.suffix == ".keras" or path.exists():

@@ -43,7 +43,7 @@ def require_network(path: Path, *, random_weights: bool = False) -> Variant | No
 
     Raises:
         FileError: if it is missing, or of a kind that nothing runs; if published weights cannot be had.
-        UnknownNameError: if it looks like a name, and is none.
+        UnknownNameError: if it looks like a name, and is not one.
         InputError: if it is a name without published weights.
     """
     from repvgg.runners import RUNNERS
@@ -55,7 +55,7 @@ def require_network(path: Path, *, random_weights: bool = False) -> Variant | No
     known = (*(ending for ending in RUNNERS if ending.startswith(".")), *CHECKPOINT_SUFFIXES)
     if path.suffix not in known and not path.is_dir():
         raise FileError(
-            f"'{path}' ends in none of {', '.join(known)}, and is no folder of a SavedModel; these are what can be run."
+            f"'{path}' ends in none of {', '.join(known)}, and is not a SavedModel's folder; these are what can be run."
         )
     if not path.is_dir():
         require_file(path, what="network")
@@ -95,7 +95,7 @@ def load_network(path: Path, *, random_weights: bool = False, device: str | None
 
     Raises:
         FileError: if it is missing, damaged or of an unknown kind, or published weights cannot be had.
-        UnknownNameError: if it looks like a name, and is none.
+        UnknownNameError: if it looks like a name, and is not one.
         MissingDependencyError: if its runtime is not installed.
     """
     from repvgg.cli.progress import progress_bar
@@ -129,7 +129,7 @@ def load_model(path: Path, *, random_weights: bool = False, **options: Any) -> A
 
     Raises:
         FileError: if it is missing, damaged or of an unknown kind, or published weights cannot be had.
-        UnknownNameError: if it looks like a name, and is none.
+        UnknownNameError: if it looks like a name, and is not one.
     """
     variant = variant_named(path)
     if variant is None:

@@ -53,7 +53,7 @@ def command(
     output: Annotated[
         Path | None, typer.Option(help="Write .csv, .json or .jsonl to this file, which appears when all is done.")
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first file that is no image.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first file that is not an image.")] = False,
     force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,
 ) -> None:
     """The most likely classes of images, by name, with the preprocessing the model carries.
@@ -123,7 +123,7 @@ def _format(form: Format | None, output: Path | None) -> Format:
 def _destination(output: Path | None) -> Iterator[TextIO]:
     from repvgg.base.files import atomic_output
 
-    # Names of files that are no proper text come out as the bytes they are.
+    # Names of files that are not proper text come out as the bytes they are.
     if output is None:
         if isinstance(sys.stdout, TextIOWrapper):
             sys.stdout.reconfigure(errors="surrogateescape")

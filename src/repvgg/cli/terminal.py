@@ -69,7 +69,7 @@ def check_backend_name() -> None:
 
 
 def start_keras(device: str | None = None) -> None:
-    """Imports Keras without the start-up log of its backend, which is no news to somebody who runs a command.
+    """Imports Keras without the start-up log of its backend, which does not concern somebody who runs a command.
 
     TensorFlow's libraries write to standard error before any setting of theirs is read, so the file descriptor itself
     is turned away meanwhile; what was written comes back if the import fails.

@@ -29,7 +29,7 @@ SAME: Mapping[str, str] = {
 _VALUE = r"(?:\.\.\.|'[^']*'|\"[^\"]*\"|\([^()]*\)|[^\s,;()]*[^\s,;().:?])"
 
 _PYTHON = rf"(?:`\w+`|\w+={_VALUE}|(?:\w+\.)+\w+(?:\([^()]*\))?|\w+\([^()]*\)|[a-z]+(?:_[a-z]+)+)"
-"""What is no word of a sentence: a name in backticks or with a dot or underscore, an assignment, a call."""
+"""What is not a word of a sentence: a name in backticks or with a dot or underscore, an assignment, a call."""
 
 
 def spoken(command: Callable[..., None]) -> Callable[..., None]:

@@ -86,7 +86,7 @@ class Augmentation:
         """Reads what `to_dict` wrote; what is missing takes its default.
 
         Raises:
-            UnknownNameError: for a name that is none.
+            UnknownNameError: for an unknown name.
             InputError: for values out of range.
         """
         _check_names(cls, values)

@@ -57,7 +57,7 @@ def find_labelled_images(root: str | Path, class_names: Sequence[str] | None = N
 
     Raises:
         FileError: if there is no such folder, no class, only one, or one without images.
-        UnknownNameError: if a folder is none of the `class_names`.
+        UnknownNameError: if a folder is not one of the `class_names`.
     """
     root = Path(root)
     if is_listing(root):
@@ -81,7 +81,7 @@ def find_labelled_images(root: str | Path, class_names: Sequence[str] | None = N
             )
     elif not any(found.values()):
         raise FileError(
-            f"The folder '{root}' holds no image in sub-folders named like the model's classes: {', '.join(names)}."
+            f"The folder '{root}' contains no images in sub-folders named like the model's classes: {', '.join(names)}."
         )
     paths = tuple(path for name in names for path in found.get(name, ()))
     counts = [len(found.get(name, ())) for name in names]
@@ -108,7 +108,7 @@ def find_splits(root: str | Path, holdout: float = 0.2, seed: int = 0) -> tuple[
     further class moves no image of another from one side to the other.
 
     Raises:
-        InputError: if `holdout` is no share, or a class has too few images to be on either side.
+        InputError: if `holdout` is not a share, or a class has too few images to be on either side.
         FileError: as `find_labelled_images`, and if the validation images have classes which the training images lack.
     """
     root = Path(root)

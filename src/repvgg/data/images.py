@@ -42,7 +42,7 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
     """All image files among `paths`: files as they are, folders searched to any depth, in a stable order.
 
     Raises:
-        FileError: if a path does not exist, or a folder holds no image.
+        FileError: if a path does not exist, or a folder contains no images.
     """
     found: list[Path] = []
     for given in paths:
@@ -53,7 +53,7 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
             continue
         inside = sorted(item for item in path.rglob("*") if item.suffix.lower() in IMAGE_SUFFIXES and item.is_file())
         if not inside:
-            raise FileError(f"The folder '{path}' holds no image. Looked for {', '.join(IMAGE_SUFFIXES)}.")
+            raise FileError(f"The folder '{path}' contains no images. Looked for {', '.join(IMAGE_SUFFIXES)}.")
         found += inside
     return found
 
@@ -65,7 +65,7 @@ def load_image(path: str | Path, channels: int = 3) -> Image.Image:
     it has underneath. Where it is asked for and there is none, it is 255.
 
     Raises:
-        ImageError: if it is no image, truncated, or larger than Pillow's limit against decompression bombs.
+        ImageError: if it is not an image, truncated, or larger than Pillow's limit against decompression bombs.
     """
     with _opened(Path(path)) as image:
         return _upright(image, channels)
@@ -121,7 +121,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     """An image file whose header has been read; whatever goes wrong until it is closed becomes an ImageError."""
     require_file(path, what="image")
     if not path.is_file():
-        raise ImageError(f"'{path}' is no regular file, and an image was expected.")
+        raise ImageError(f"'{path}' is not a regular file, and an image was expected.")
     with _decoded(path, str(path)) as image:
         yield image
 

@@ -44,12 +44,12 @@ def read_listing(file: Path, class_names: Sequence[str] | None = None) -> Listed
     Paths are relative to the file's folder. Classes are sorted by name; labels that are all whole numbers by number.
 
     Args:
-        class_names: the classes of a model that exists already: a label that is none of them is an error.
+        class_names: the classes of a model that exists already: a label that is not one of them is an error.
 
     Raises:
         FileError: if the file is missing or empty, or a line is not a path and a label, or names a file that is not
             there; the message names the lines.
-        UnknownNameError: if a label is none of the `class_names`.
+        UnknownNameError: if a label is not one of the `class_names`.
     """
     require_file(file, what="CSV file")
     rows = list(_rows(file))
@@ -111,7 +111,7 @@ def _rows(file: Path) -> Iterator[tuple[int, Path, str]]:
 
 
 def _columns(names: Sequence[str]) -> tuple[int, int] | None:
-    """Where a header has the path and the label; None if it is no header."""
+    """Where a header has the path and the label; None if it is not a header."""
     paths = [place for place, name in enumerate(names) if name in PATH_HEADINGS]
     labels = [place for place, name in enumerate(names) if name in LABEL_HEADINGS]
     return (paths[0], labels[0]) if paths and labels else None

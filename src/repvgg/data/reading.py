@@ -51,7 +51,7 @@ def prepared_batches(
         on_broken: gets each file that cannot be read, which is then left out; if None, the first one raises.
 
     Raises:
-        FileError: at the first file that is no readable image, if `on_broken` is None.
+        FileError: at the first file that is not a readable image, if `on_broken` is None.
         InputError: if `batch_size` or `workers` is below 1.
     """
     for name, number in (("batch_size", batch_size), ("workers", 1 if workers is None else workers)):

@@ -169,7 +169,7 @@ class Plan:
             channels[layer.name] = channels[layer.source] if isinstance(layer, GlobalAverage) else layer.channels
         for output, name in self.outputs.items():
             if name not in channels or name == INPUT:
-                raise InputError(f"The output '{output}' of '{self.name}' is '{name}', which is none of its layers.")
+                raise InputError(f"The output '{output}' of '{self.name}' is '{name}', which is not one of its layers.")
 
     def shapes(self, height: int, width: int) -> dict[str, Shape]:
         """What every layer gives for one image of (height, width), by name; the input as `INPUT`.

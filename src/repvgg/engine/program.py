@@ -36,7 +36,7 @@ class Program:
 
     Attributes:
         schedule: what it was made from.
-        ir: LLVM's intermediate language; it holds no address of this process.
+        ir: LLVM's intermediate language; it contains no address of this process.
         phases: in order.
         arrays: what has to be packed into the constants.
         constant_bytes: memory of the constants, aligned to cache lines.

@@ -29,7 +29,7 @@ def labelled_for(
     if not isinstance(images, LabelledImages):
         root = _images_root(Path(images))
         if by_name and is_listing(root):
-            # A label that is none of the classes is an error there, so none can be missing by a misspelt name.
+            # A label that is not one of the classes is an error there, so none can be missing by a misspelt name.
             return find_labelled_images(root, names)
         if by_name:
             # Every class has a folder, if only an empty one: a misspelt one would else pass for a class without images.

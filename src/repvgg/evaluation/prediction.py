@@ -38,7 +38,7 @@ def predict(
             first such file raises.
 
     Raises:
-        FileError: at the first file that is no image, if `on_broken` is None.
+        FileError: at the first file that is not an image, if `on_broken` is None.
         InputError: if the network gives no list of classes.
     """
     batches = prepared_batches(

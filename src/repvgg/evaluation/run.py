@@ -53,7 +53,7 @@ def evaluate(
             names are; ImageNet's folders n01440764, ... do.
 
     Raises:
-        InputError: if the classes do not match the network's outputs, or its outputs are no classifier's.
+        InputError: if the classes do not match the network's outputs, or its outputs are not a classifier's.
         FileError: if no file can be read, or, with `strict`, at the first that cannot.
 
     Example:

@@ -146,10 +146,12 @@ def _check_name(path: Path, target_name: str, target: Target) -> None:
 
 
 def _refuse_other_kind(path: Path, *, is_folder: bool) -> None:
-    """Nothing is replaced, whoever says so, that is no artifact of the same kind: a folder may hold anything."""
+    """Only an artifact of the same kind is replaced, even by --force: a folder may hold anything."""
     if path.is_dir() and not is_folder:
         raise OutputExistsError(f"'{path}' is a folder, and a file was to be written there. Choose another name.")
     if path.is_dir() and any(path.iterdir()) and not (path / SAVED_MODEL).exists():
-        raise OutputExistsError(f"'{path}' is a folder and no SavedModel, so it is not replaced. Choose another name.")
+        raise OutputExistsError(
+            f"'{path}' is a folder and not a SavedModel, so it is not replaced. Choose another name."
+        )
     if path.is_file() and is_folder:
         raise OutputExistsError(f"'{path}' is a file, and a folder was to be written there. Choose another name.")

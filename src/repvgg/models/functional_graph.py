@@ -45,7 +45,7 @@ class FunctionalGraph:
             model = keras.Model(model.inputs, model.outputs[0], name=model.name)
         config = model.get_config()
         if "input_layers" not in config:
-            raise InputError(f"'{model.name}' is no functional model, so its graph is unknown. Convert it first.")
+            raise InputError(f"'{model.name}' is not a functional model, so its graph is unknown. Convert it first.")
         self.inputs = _keys(config["input_layers"])
         output_layers = _counted_from_0(config["output_layers"], model)
         self.outputs = _named(output_layers)
@@ -69,7 +69,7 @@ class FunctionalGraph:
 
 @dataclass(frozen=True)
 class _Leaf:
-    """A key that is no container, so that Keras's order of a structure can be had."""
+    """A key that is not a container, so that Keras's order of a structure can be had."""
 
     key: TensorKey
 

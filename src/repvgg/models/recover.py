@@ -55,7 +55,7 @@ def recover(model: Any) -> Recovered:
     names = ["stage0"] + [f"stage{stage}_block{i}" for stage, depth in enumerate(depths, 1) for i in range(depth)]
     if sorted(names) != sorted(units) or 0 in depths:
         raise InputError(
-            f"'{model.name}' is no RepVGG network built by this package: its blocks are not named stage0, "
+            f"'{model.name}' is not a RepVGG network built by this package: its blocks are not named stage0, "
             "stage1_block0 and so on. Only such a network has an architecture that can be told."
         )
     ordered = {name: units[name] for name in names}

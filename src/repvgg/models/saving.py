@@ -44,7 +44,7 @@ def load_model(path: str | Path) -> Any:
     """Reads a `.keras` file; its metadata, if it has any, come with the model.
 
     Raises:
-        FileError: if it is missing, truncated or no Keras file.
+        FileError: if it is missing, truncated or not a Keras file.
     """
     path = Path(path)
     require_file(path, what="model")
@@ -63,7 +63,7 @@ def read_metadata(path: Path) -> Metadata | None:
     """The metadata in a `.keras` file, without building the model; None if Keras alone wrote it.
 
     Raises:
-        FileError: if the file is no intact zip archive.
+        FileError: if the file is not an intact zip archive.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -74,11 +74,11 @@ def read_metadata(path: Path) -> Metadata | None:
                 )
             names = archive.namelist()
             if "config.json" not in names:
-                raise FileError(f"'{path}' is a zip archive, but no Keras model: it has no 'config.json'.")
+                raise FileError(f"'{path}' is a zip archive, but not a Keras model: it has no 'config.json'.")
             return Metadata.from_json(archive.read(_MEMBER).decode()) if _MEMBER in names else None
     except zipfile.BadZipFile as error:
         raise FileError(
-            f"'{path}' is no Keras model, or a truncated one ({error}). A '.keras' file is a zip archive."
+            f"'{path}' is not a Keras model, or a truncated one ({error}). A '.keras' file is a zip archive."
         ) from error
 
 

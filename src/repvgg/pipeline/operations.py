@@ -146,7 +146,7 @@ MOVING = frozenset({identity, shear_x, shear_y, translate_x, translate_y, rotate
 
 
 def _on_colours(operation: Operation, image: Any, strength: Any, fill: float) -> Any:
-    """The operation; what changes colours leaves a fourth channel alone, which is none."""
+    """The operation; what changes colours leaves a fourth channel alone, which is not a colour."""
     if image.shape[-1] <= 3 or operation in MOVING:
         return operation(image, strength, fill)
     return tf.concat([operation(image[..., :3], strength, fill), image[..., 3:]], axis=-1)

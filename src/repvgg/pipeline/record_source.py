@@ -67,7 +67,7 @@ class RecordSource:
         """
         folder = Path(folder)
         if not cls.recognizes(folder):
-            raise FileError(f"'{folder}' holds no shards: it has no '{INDEX}'. `repvgg shard` writes them.")
+            raise FileError(f"'{folder}' contains no shards: it has no '{INDEX}'. `repvgg shard` writes them.")
         try:
             index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
             if index["repvgg_records"] != VERSION:

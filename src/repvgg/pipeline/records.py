@@ -110,7 +110,7 @@ def check_output(output: Path, *, force: bool) -> None:
     refuse_existing(output, force=force)
     if output.exists() and not (output / INDEX).is_file() and not (output.is_dir() and not any(output.iterdir())):
         raise OutputExistsError(
-            f"'{output}' exists and is no folder of shards, so it is not replaced, not even by --force. "
+            f"'{output}' exists and is not a folder of shards, so it is not replaced, not even by --force. "
             "Choose another name."
         )
 

@@ -45,14 +45,14 @@ class QuantizationScales:
         """Reads what `to_json` wrote.
 
         Raises:
-            FileError: if it is no such text.
+            FileError: if it is not such a text.
         """
         try:
             fields = json.loads(text)
             layers = {name: _layer(entry) for name, entry in fields.pop("layers").items()}
             return cls(layers=layers, **fields)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise FileError(f"These are no quantization scales as `to_json` writes them: {error!r}.") from error
+            raise FileError(f"These are not quantization scales as `to_json` writes them: {error!r}.") from error
 
 
 def _layer(entry: dict[str, Any]) -> LayerScales:

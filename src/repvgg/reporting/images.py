@@ -43,7 +43,7 @@ class Images:
 
         Raises:
             FileError: if none can be read.
-            InputError: if a network cannot take these images, or is no classifier of these classes.
+            InputError: if a network cannot take these images, or is not a classifier of these classes.
         """
         files = [path.name for path in self.source.paths] if isinstance(self.source, LabelledImages) else None
         found = survey(

@@ -56,7 +56,7 @@ def report(
     Raises:
         FileError: if there is no such run, file or folder.
         OutputExistsError: if a file would be replaced and `force` is not set.
-        InputError: if the network is no classifier, or no classifier of these images.
+        InputError: if the network is not a classifier, or not one of these images' classes.
 
     Example:
         >>> facts = repvgg.report("runs/RepVGG-A0-flowers", artifacts=["flowers.onnx"])

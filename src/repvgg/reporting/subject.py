@@ -49,7 +49,7 @@ def find_subject(path: Path, others: Sequence[Path] = ()) -> Subject:
         raise FileError(f"'{path}' does not exist. A run's folder was expected, or a network's file.")
     if not folder.started:
         raise FileError(
-            f"'{path}' is a folder without '{SETTINGS}', so it is no training run. Give a run's folder, such as "
+            f"'{path}' is a folder without '{SETTINGS}', so it is not a training run. Give a run's folder, such as "
             "runs/RepVGG-A0-flowers, or a network's file."
         )
     own = [folder / name for name in (BEST, DEPLOYED) if (folder / name).exists()]
@@ -96,7 +96,7 @@ def _history(path: Path) -> tuple[dict[str, float], ...]:
         with path.open(encoding="utf-8", newline="") as stream:
             return tuple({name: float(value) for name, value in row.items()} for row in csv.DictReader(stream))
     except (ValueError, TypeError) as error:
-        raise FileError(f"'{path}' is no table of figures as a run writes it: {error}.") from error
+        raise FileError(f"'{path}' is not a table of figures as a run writes it: {error}.") from error
 
 
 def is_network(path: Path) -> bool:

@@ -84,7 +84,7 @@ def survey(
         advance: is called with the number of images of each batch, once it has gone through all networks.
 
     Raises:
-        InputError: if a network cannot take these images, or is no classifier of these classes.
+        InputError: if a network cannot take these images, or is not a classifier of these classes.
     """
     kept = dict.fromkeys(runners, 0)
     first_name = next(iter(kept))

@@ -54,13 +54,14 @@ def load_runner(path: str | Path, *, threads: int | None = None) -> Runner:
 def _ending(path: Path) -> str:
     if path.is_dir():
         if not (path / SAVED_MODEL).exists():
-            raise FileError(f"'{path}' is a folder without '{SAVED_MODEL}', so it is no model that can be run.")
+            raise FileError(f"'{path}' is a folder without '{SAVED_MODEL}', so it is not a model that can be run.")
         require_file(path / SAVED_MODEL, what="model")
         return SAVED_MODEL
     endings = [ending for ending in RUNNERS if ending != SAVED_MODEL]
     if path.suffix not in endings:
         raise FileError(
-            f"'{path}' ends in none of {', '.join(endings)}, and is no SavedModel's folder; these are what can be run."
+            f"'{path}' ends in none of {', '.join(endings)}, and is not a SavedModel's folder; these are "
+            "what can be run."
         )
     require_file(path, what="model")
     return path.suffix

@@ -18,7 +18,7 @@ class RecordedRunner(Runner):
         logits: (N, classes).
 
     Raises:
-        InputError: if these are no images, or not as many as there are logits.
+        InputError: if these are not images, or not as many as there are logits.
     """
 
     def __init__(self, images: np.ndarray, logits: np.ndarray, name: str = "recorded logits") -> None:

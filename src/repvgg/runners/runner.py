@@ -105,7 +105,7 @@ def as_input(runner: Runner, images: np.ndarray, dtype: type[np.generic]) -> np.
     """`images` in the type that an artifact wants.
 
     Raises:
-        InputError: if they are too many or too few, of another size, or no pixels where the artifact takes these.
+        InputError: if they are too many or too few, of another size, or not pixels where the artifact takes pixels.
     """
     images = check_images(np.asarray(images), runner)
     if runner.batch_size is not None and len(images) != runner.batch_size:
@@ -124,7 +124,7 @@ def images_for(runner: Runner, images: np.ndarray, preprocessing: Preprocessing 
         preprocessing: how pixels are normalized; what the runner carries, or ImageNet's way, if None.
 
     Raises:
-        InputError: if the runner takes pixels and these are none.
+        InputError: if the runner takes pixels and these are not.
     """
     if (images.dtype == np.uint8) == runner.takes_uint8:
         return images

@@ -38,7 +38,7 @@ def create_app(runners: Mapping[str, Runner], limits: Limits | None = None) -> A
         limits: what it takes at most, and when it gives up; `Limits()` if None.
 
     Raises:
-        InputError: if one of them is no classifier, or carries names or preprocessing that do not fit it.
+        InputError: if one of them is not a classifier, or carries names or preprocessing that do not fit it.
         MissingDependencyError: if the extra `serve` is not installed.
 
     Example:

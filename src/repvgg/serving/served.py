@@ -19,7 +19,7 @@ class Served:
         batch: pictures it is given together, at most, where its file leaves that open.
 
     Raises:
-        InputError: if it is no classifier, or carries names or preprocessing that do not fit it.
+        InputError: if it is not a classifier, or carries names or preprocessing that do not fit it.
     """
 
     def __init__(self, name: str, runner: Runner, batch: int = 8) -> None:

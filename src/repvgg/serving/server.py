@@ -38,7 +38,7 @@ def bound(host: str, port: int) -> Iterator[socket.socket]:
         opened = socket.socket(family, kind, protocol)
     except OSError as error:
         raise InputError(
-            f"'{host}' is no address of this machine ({error.strerror or error}). Choose another --host."
+            f"'{host}' is not an address of this machine ({error.strerror or error}). Choose another --host."
         ) from error
     with opened:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

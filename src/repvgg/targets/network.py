@@ -28,7 +28,7 @@ def write_model(writer: GraphWriter[Tensor], model: Any, images: Tensor) -> dict
     if not writer.settings.softmax:
         return outputs if len(outputs) > 1 else {LOGITS: next(iter(outputs.values()))}
     if len(outputs) > 1 or len(model.outputs[0].shape) != 2:
-        raise InputError(f"Softmax makes probabilities of a classifier's logits, and '{model.name}' is none.")
+        raise InputError(f"Softmax makes probabilities of a classifier's logits, and '{model.name}' is not one.")
     last = next(call.layer for call in graph.calls if call.output in graph.outputs.values())
     active = keras.activations.serialize(getattr(last, "activation", None) or keras.activations.linear)
     if active == "softmax" or isinstance(last, keras.layers.Softmax):

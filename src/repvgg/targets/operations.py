@@ -88,7 +88,7 @@ class TransposedConvolution:
 
 @dataclass(frozen=True)
 class Pooling:
-    """The maximum or mean of each window; what is padded is no part of either.
+    """The maximum or mean of each window; padding is not part of either.
 
     `same` and `pads` are as in `Convolution`.
     """

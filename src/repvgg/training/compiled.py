@@ -142,13 +142,13 @@ def output_names(model: Any) -> list[str]:
     """Names of the outputs where there are auxiliary ones, 'main' first; none for a plain classifier.
 
     Raises:
-        InputError: if the outputs are no classifier's.
+        InputError: if the outputs are not a classifier's.
     """
     outputs = model.output
     if isinstance(outputs, dict) and "main" in outputs:
         return list(outputs)
     if isinstance(outputs, dict | list | tuple) or len(outputs.shape) != 2:
-        raise InputError(f"'{model.name}' is no classifier: logits (N, classes) are needed to train on labels.")
+        raise InputError(f"'{model.name}' is not a classifier: logits (N, classes) are needed to train on labels.")
     return []
 
 

@@ -127,7 +127,7 @@ class Recipe:
         """Reads what `to_dict` wrote; what is missing takes its default.
 
         Raises:
-            UnknownNameError: for a name that is none.
+            UnknownNameError: for an unknown name.
             InputError: for values that make no training.
         """
         known = [entry.name for entry in fields(cls)]

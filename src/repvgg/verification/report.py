@@ -24,7 +24,7 @@ class VerificationReport:
     Attributes:
         max_relative_error: the largest difference of the outputs over their largest reference value.
         max_absolute_error: the largest difference, in units of the output.
-        top1_agreement: share of images, 0 to 1, that get the same class; None where the output is no list of classes.
+        top1_agreement: share of images, 0 to 1, that get the same class; None for outputs other than classes.
         rtol: the relative error up to which the candidate passes.
         image_shapes: (N, H, W, C) of the batches that were run.
         blocks: a row for each block that both sides can run alone.
@@ -76,7 +76,7 @@ class VerificationReport:
         """What `to_dict` gave, as a model's metadata carry it.
 
         Raises:
-            FileError: if it is no such thing.
+            FileError: if it is not such a thing.
         """
         try:
             own = {field.name: values[field.name] for field in fields(cls)}

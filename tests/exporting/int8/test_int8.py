@@ -148,7 +148,7 @@ def test_fixed_batches(target: str, tmp_path: Path) -> None:
     result = exported(network("plain"), path, target, scheme="per-channel", max_drop=100, batch=7, image_size=32)
     assert load_runner(path).batch_size == 7
     assert result.int8 is not None
-    # 300 images are no multiple of 7.
+    # 300 images are not a multiple of 7.
     assert result.int8.report.images == IMAGES
     # Nearest rounding to 7 bits costs these random features a third of their classes; a batch filled up wrongly, all.
     assert result.int8.report.agreement > 0.5

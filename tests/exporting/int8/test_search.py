@@ -181,7 +181,7 @@ def test_refusals(target: str, options: dict[str, Any], error: type[Exception], 
         ({"precision": "int8"}, "INT8 needs to see images like those the network will get"),
         (
             {"precision": "int8", "calibration": np.full((1, 32, 32, 3), 0.123), "with_preprocessing": True},
-            "These images are no normalized pixels",
+            "These images are not normalized pixels",
         ),
         ({"scheme": "naive"}, "`scheme` is for integer precisions; 'float32' needs none"),
         ({"max_drop": 0.0}, "`max_drop` is for integer precisions"),

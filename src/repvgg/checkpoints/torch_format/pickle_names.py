@@ -101,7 +101,7 @@ class StorageTable:
     def refer(self, identity: object) -> StorageReference:
         """Turns a persistent id, ('storage', type, key, location, size[, view]), into a reference."""
         if not isinstance(identity, tuple) or not 5 <= len(identity) <= 6 or identity[0] != "storage":
-            raise damaged("The pickle refers to something outside it that is no tensor storage.")
+            raise damaged("The pickle refers to something outside it that is not a tensor storage.")
         _, kind, key, location, size = identity[:5]
         if not isinstance(kind, AllowedName) or kind.storage is None:
             raise damaged("The pickle refers to a storage without naming a storage type.")
@@ -207,7 +207,7 @@ def _encode(args: tuple[object, ...]) -> bytes:
     if len(args) != 2 or not isinstance(args[0], str) or args[1] != "latin1":
         raise _wrong_call("_codecs.encode")
     if len(args[0]) > _MAX_ENCODED_CHARACTERS or not all(ord(character) < 256 for character in args[0]):
-        raise damaged(f"The pickle holds raw bytes that are no number of at most {_MAX_ENCODED_CHARACTERS} bytes.")
+        raise damaged(f"The pickle holds raw bytes that are not a number of at most {_MAX_ENCODED_CHARACTERS} bytes.")
     return args[0].encode("latin1")
 
 

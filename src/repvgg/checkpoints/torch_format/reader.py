@@ -54,7 +54,7 @@ def read_torch(path: Path) -> object:
     Raises:
         FileError: There is no such file.
         UnsafeCheckpointError: Its pickle asks for anything but tensors and plain containers. Nothing has run.
-        CheckpointError: It is no torch file, is damaged or truncated, or contradicts itself.
+        CheckpointError: It is not a torch file, is damaged or truncated, or contradicts itself.
 
     Example:
         >>> state = read_torch(Path("RepVGG-A0-train.pth"))  # doctest: +SKIP
@@ -68,7 +68,9 @@ def read_torch(path: Path) -> object:
             return _read_zip(content)
         if start.startswith(PICKLE_START):
             return _read_legacy(content)
-        raise CheckpointError("It is no file of torch.save. Was it made by another library, or only half downloaded?")
+        raise CheckpointError(
+            "It was not written by torch.save. Was it made by another library, or only half downloaded?"
+        )
 
 
 @contextmanager

@@ -172,7 +172,7 @@ class _Machine:
         args, function = self.pop(), self.pop()
         if not isinstance(function, AllowedName) or function.make is None:
             name = function.name if isinstance(function, AllowedName) else type(function).__name__
-            raise unsafe(f"The pickle calls '{name}', which is no function it may call.")
+            raise unsafe(f"The pickle calls '{name}', which is not a function it may call.")
         if not isinstance(args, tuple):
             raise damaged(f"The pickle calls {function.name} with a {type(args).__name__} in place of arguments.")
         self.stack.append(function.make(args))

@@ -31,7 +31,7 @@ def write_torch(tensors: Mapping[str, npt.NDArray[Any]], path: Path) -> None:
         path: Where to write; an existing file is replaced.
 
     Raises:
-        InputError: A name is no text, or an array is of a type that torch does not have.
+        InputError: A name is not a text, or an array is of a type that torch does not have.
 
     Example:
         >>> write_torch({"linear.bias": np.zeros(10, np.float32)}, Path("head.pth"))  # doctest: +SKIP

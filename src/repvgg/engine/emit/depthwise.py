@@ -11,7 +11,7 @@ def emit(module: Module, step: Step, choice: Depthwise, source: Images, target: 
     """Each channel alone; a task is a row of an image."""
     layer = step.layer
     if not isinstance(layer, Convolution):
-        raise TypeError(f"'{layer.name}' is no convolution.")
+        raise TypeError(f"'{layer.name}' is not a convolution.")
     high, wide = layer.kernel.shape[:2]
     early = layer.attention is not None and layer.attention.position == "before_activation"
     activation = "linear" if early else layer.activation

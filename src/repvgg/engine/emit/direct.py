@@ -43,7 +43,7 @@ def emit(module: Module, step: Step, choice: Direct, source: Images, target: Ima
 class _Writer:
     def __init__(self, module: Module, step: Step, choice: Direct, source: Images, target: Images) -> None:
         if not isinstance(step.layer, Convolution):
-            raise TypeError(f"'{step.layer.name}' is no convolution.")
+            raise TypeError(f"'{step.layer.name}' is not a convolution.")
         self.module, self.step, self.choice, self.layer = module, step, choice, step.layer
         self.source, self.target, self.lanes = source, target, module.isa.lanes
         self.groups = grouping(step.layer, self.lanes)

@@ -43,7 +43,7 @@ class Sizes:
         """For so many images of so many channels, padding included."""
         layer = step.layer
         if not isinstance(layer, Convolution):
-            raise TypeError(f"'{layer.name}' is no convolution.")
+            raise TypeError(f"'{layer.name}' is not a convolution.")
         groups = grouping(layer, lanes)
         down, across = choice.tiling(step.result)
         tiles = images * down * across
@@ -86,7 +86,7 @@ def emit(module: Module, step: Step, choice: Winograd, source: Images, target: I
 class _Writer:
     def __init__(self, module: Module, step: Step, choice: Winograd, source: Images, target: Images) -> None:
         if not isinstance(step.layer, Convolution):
-            raise TypeError(f"'{step.layer.name}' is no convolution.")
+            raise TypeError(f"'{step.layer.name}' is not a convolution.")
         self.module, self.step, self.choice, self.layer = module, step, choice, step.layer
         self.source, self.target = source, target
         self.lanes = module.isa.lanes

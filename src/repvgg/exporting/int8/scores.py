@@ -51,7 +51,7 @@ class Judge:
         images: prepared images to compare on where there is no `evaluation`.
 
     Raises:
-        InputError: if the classes do not match the network's outputs, or it is no classifier.
+        InputError: if the classes do not match the network's outputs, or it is not a classifier.
         FileError: if an image file cannot be read.
     """
 

@@ -82,7 +82,7 @@ def read_plan(path: Path) -> PlanFile:
             text = (opened.metadata() or {}).get(HEADER_KEY)
             if text is None:
                 raise _refused(path, f"its header has no '{HEADER_KEY}'")
-            arrays = {name: _array(path, name, opened) for name in opened.keys()}  # noqa: SIM118 - it is no mapping
+            arrays = {name: _array(path, name, opened) for name in opened.keys()}  # noqa: SIM118 - it is not a mapping
     except (SafetensorError, OSError) as error:
         raise _refused(path, f"safetensors says: {str(error).splitlines()[0]}") from error
     try:
