@@ -1,6 +1,6 @@
 """From training form to deploy form: a new model of stock layers, or blocks converted in place."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -9,11 +9,10 @@ from repvgg.base.errors import ConversionError
 from repvgg.blocks import ops
 from repvgg.blocks.layers import AuxiliaryClassifier, ReparameterizableBlock, SinglePath
 from repvgg.conversion.self_check import check_block, check_conversion
+from repvgg.models.copying import Copier
 from repvgg.models.full_precision import in_full_precision, no_half_policy
 from repvgg.models.layers import Functional, all_layers, copy_state, plain_model, require_float_weights
 from repvgg.models.metadata import attached_metadata, get_metadata, set_metadata
-
-Tensor = Any
 
 
 def reparameterize(model: Any, *, rtol: float | None = None) -> Any:
@@ -120,25 +119,21 @@ def without_auxiliary_outputs(model: Any) -> Any:
 
 
 class _Converter:
-    """Copies layers, each once, so that what was shared stays shared."""
+    """Copies a model, with each block replaced by a stock convolution."""
 
     def __init__(self) -> None:
-        self._originals: dict[int, Any] = {}
-        self._copies: dict[int, Any] = {}
-        # Models and wrappers that were put together anew: their inner layers are copies of their own.
-        self._rebuilt: set[int] = set()
+        self._copier = Copier(self._new, opens=_has_blocks)
 
     def convert_model(self, model: Any) -> Any:
         """A copy of a plain functional model with its blocks replaced."""
-        return keras.models.clone_model(model, clone_function=self._copy, call_function=_call)
+        return self._copier.model(model)
 
     def copy_weights(self) -> None:
         """Fills the copies. They have weights only once the whole model is wired up."""
-        for key, copy in self._copies.items():
-            original = self._originals[key]
+        for original, copy in self._copier.pairs():
             if isinstance(copy, SinglePath):
                 copy.copy_weights(original)
-            elif key not in self._rebuilt and isinstance(copy, keras.Layer) and original.weights:
+            elif isinstance(copy, keras.Layer) and original.weights and not _wraps_blocks(original):
                 copy_state(original, copy)
                 for block in all_layers(copy):
                     if isinstance(block, ReparameterizableBlock):
@@ -146,28 +141,17 @@ class _Converter:
 
     def single_paths(self) -> list[tuple[ReparameterizableBlock, SinglePath]]:
         """Every block with its replacement."""
-        return [(self._originals[key], copy) for key, copy in self._copies.items() if isinstance(copy, SinglePath)]
-
-    def _copy(self, layer: Any) -> Any:
-        key = id(layer)
-        if key not in self._copies:
-            self._originals[key] = layer
-            self._copies[key] = self._new(layer)
-        return self._copies[key]
+        return [(original, copy) for original, copy in self._copier.pairs() if isinstance(copy, SinglePath)]
 
     def _new(self, layer: Any) -> Any:
         if isinstance(layer, ReparameterizableBlock):
             return SinglePath.of_block(layer)
-        if isinstance(layer, Functional | keras.Sequential) and _has_blocks(layer):
-            self._rebuilt.add(id(layer))
-            return self.convert_model(plain_model(layer))
-        if isinstance(layer, keras.layers.TimeDistributed) and _has_blocks(layer):
-            self._rebuilt.add(id(layer))
+        if _wraps_blocks(layer):
             return keras.layers.TimeDistributed(self._as_layer(layer.layer), name=layer.name, dtype=layer.dtype_policy)
         return type(layer).from_config(layer.get_config())
 
     def _as_layer(self, layer: Any) -> Any:
-        copy = self._copy(layer)
+        copy = self._copier.layer(layer)
         if not isinstance(copy, SinglePath):
             return copy
         last = layer.data_format == "channels_last"
@@ -179,6 +163,6 @@ def _has_blocks(layer: Any) -> bool:
     return any(isinstance(inner, ReparameterizableBlock) for inner in all_layers(layer))
 
 
-def _call(layer: Callable[..., Tensor] | SinglePath, *args: Any, **kwargs: Any) -> Tensor:
-    # A stack of convolutions has no training mode, so the call's `training` argument ends here.
-    return layer(args[0] if args else kwargs["inputs"]) if isinstance(layer, SinglePath) else layer(*args, **kwargs)
+def _wraps_blocks(layer: Any) -> bool:
+    """Whether it is put together anew around what becomes of its inner layer, which is a copy of its own."""
+    return isinstance(layer, keras.layers.TimeDistributed) and _has_blocks(layer)

@@ -28,6 +28,7 @@ from repvgg.models.variants import get_variant
 from repvgg.runners import load_runner
 from repvgg.runners.runner import Runner
 from repvgg.verification import VerificationReport, difference, verify
+from repvgg.verification.compare import top1_matches
 
 VARIANT = "RepVGG-A0"
 LIMIT = 1e-5
@@ -152,7 +153,7 @@ def _measure(folder: Path, digits: Digits, parameters: tuple[int, ...]) -> tuple
             accuracy=float(np.mean(values.argmax(axis=1) == digits.test_labels)),
             milliseconds=float(np.median(times)) * 1e3 / count,
             relative_difference=difference(logits[0], values).relative,
-            same_class=int(np.sum(values.argmax(axis=1) == logits[0].argmax(axis=1))),
+            same_class=top1_matches(logits[0], values),
         )
         for form, file, number, values, times in zip(forms, files, parameters, logits, seconds, strict=True)
     ]

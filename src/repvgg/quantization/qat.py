@@ -1,6 +1,5 @@
 """Quantization-aware training: from a trained network to one with fake quantization, and out again."""
 
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -21,12 +20,11 @@ from repvgg.blocks.fake_quantization import (
 from repvgg.blocks.layers import BatchNorm, ReparameterizableBlock, SinglePath
 from repvgg.conversion.reparameterization import without_auxiliary_outputs
 from repvgg.conversion.self_check import check_block
+from repvgg.models.copying import Copier
 from repvgg.models.layers import Functional, all_layers, require_float_weights
 from repvgg.models.metadata import get_metadata, set_metadata
 from repvgg.quantization.qat_scales import LayerScales, QuantizationScales
 from repvgg.runners.keras import to_numpy
-
-Tensor = Any
 
 _STOCK: dict[Any, Any] = {
     keras.layers.Conv2D: QuantizedConv2D,
@@ -104,7 +102,7 @@ def prepare_qat(
             return _STOCK[type(layer)].from_config({**config, "precision": asdict(precision)})
         return type(layer).from_config(config)
 
-    copier = _Copier(replace)
+    copier = Copier(replace)
     prepared = copier.model(without_auxiliary_outputs(model))
     for original, copy in copier.pairs():
         if isinstance(copy, QuantizedBlock):
@@ -154,7 +152,7 @@ def finish_qat(model: Any) -> tuple[Any, QuantizationScales]:
             return _STOCK_AGAIN[type(layer)].from_config(config)
         return type(layer).from_config(config)
 
-    copier = _Copier(replace)
+    copier = Copier(replace)
     deployed = copier.model(model)
     scales: dict[str, LayerScales] = {}
     for original, copy in copier.pairs():
@@ -243,41 +241,3 @@ def _weights_but_ranges(layer: Any) -> list[Any]:
         id(variable) for one in all_layers(layer) if isinstance(one, FakeQuantization) for variable in one.weights
     }
     return [variable for variable in layer.weights if id(variable) not in ranges]
-
-
-class _Copier:
-    """Builds a model anew from other layers, each once, so that what was shared stays shared."""
-
-    def __init__(self, replace: Callable[[Any], Any]) -> None:
-        self._replace = replace
-        self._originals: dict[int, Any] = {}
-        self._copies: dict[int, Any] = {}
-
-    def model(self, model: Any) -> Any:
-        """A copy of a functional or Sequential model."""
-        inputs, outputs = (
-            (model.inputs, model.outputs[0]) if isinstance(model, keras.Sequential) else (model.input, model.output)
-        )
-        plain = keras.Model(inputs, outputs, name=model.name)
-        return keras.models.clone_model(plain, clone_function=self._copy, call_function=_call)
-
-    def pairs(self) -> list[tuple[Any, Any]]:
-        """Every layer with its replacement, models not among them."""
-        return [
-            (self._originals[key], copy)
-            for key, copy in self._copies.items()
-            if not isinstance(self._originals[key], keras.Model)
-        ]
-
-    def _copy(self, layer: Any) -> Any:
-        key = id(layer)
-        if key not in self._copies:
-            self._originals[key] = layer
-            inner = isinstance(layer, Functional | keras.Sequential)
-            self._copies[key] = self.model(layer) if inner else self._replace(layer)
-        return self._copies[key]
-
-
-def _call(layer: Any, *args: Any, **kwargs: Any) -> Tensor:
-    # A stack of stock layers has no training mode, so the call's `training` argument ends here.
-    return layer(args[0] if args else kwargs["inputs"]) if isinstance(layer, SinglePath) else layer(*args, **kwargs)

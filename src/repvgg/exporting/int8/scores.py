@@ -17,6 +17,7 @@ from repvgg.quantization.steps import batches
 from repvgg.runners.classifier import class_logits, filled_up, preprocessing_of
 from repvgg.runners.runner import Runner, images_for
 from repvgg.verification import difference
+from repvgg.verification.compare import top1_matches
 
 BATCH = 32
 
@@ -98,10 +99,9 @@ class Judge:
         return statistics.median(times["reference"]) / statistics.median(times["candidate"])
 
     def _score(self, logits: np.ndarray) -> Score:
-        guesses = logits.argmax(axis=1)
         return Score(
-            accuracy=None if self._labels is None else float(np.mean(guesses == self._labels)),
-            agreement=float(np.mean(guesses == self._expected.argmax(axis=1))),
+            accuracy=None if self._labels is None else float(np.mean(logits.argmax(axis=1) == self._labels)),
+            agreement=top1_matches(self._expected, logits) / len(logits),
             relative_error=difference(self._expected, logits).relative,
         )
 
