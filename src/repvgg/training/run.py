@@ -137,26 +137,11 @@ def train(
         >>> result = repvgg.train("flowers", "RepVGG-A0", epochs=40)
         >>> result.outcome.top1, result.deployed
     """
-    given = {
-        "data": data,
-        "model": model,
-        "recipe": recipe,
-        "output": output,
-        "weights": weights,
-        "teacher": teacher,
-        "scales": scales,
-        "search_epochs": search_epochs,
-        "seed": seed,
-        "holdout": holdout,
-        "dtype": dtype,
-        "save_steps": save_steps,
-        "tensorboard": tensorboard,
-        "report": report,
-        "strict": strict,
-        "workers": workers,
-        **changes,
-    }
-    request = checked_request(given, resume=resume, force=force, quantizing=isinstance(model, QuantizedStart))
+    # Before anything else has a name here: what was given, by the names of the arguments.
+    given = {name: value for name, value in locals().items() if name not in ("resume", "force", "out", "changes")}
+    request = checked_request(
+        {**given, **changes}, resume=resume, force=force, quantizing=isinstance(model, QuantizedStart)
+    )
     return run(request, out or Console(quiet=True))
 
 
