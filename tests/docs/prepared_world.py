@@ -144,4 +144,5 @@ GIVEN: dict[str, Callable[[], dict[str, Any]]] = {
     "docs/int8.md": _model,
     "docs/quantization-aware.md": _trainable,
     "docs/serving.md": _runtimes,
+    "docs/tutorials/int8.md": _model,
 }

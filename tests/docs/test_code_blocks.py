@@ -36,7 +36,7 @@ from own_rows import own_rows_forgotten
 BLOCKS = all_blocks()
 SHELL = [block for block in BLOCKS if block.language in {"bash", "console"} and block.not_run is None]
 WITH_CODE = [page for page in PAGES if any(block.language in {"python", "bash"} for block in blocks_of(page))]
-SLOW = ("docs/int8.md", "docs/quantization-aware.md")
+SLOW = ("docs/int8.md", "docs/quantization-aware.md", "docs/tutorials/int8.md")
 """Pages about INT8, which takes longest. Commands for it on other pages are only read."""
 
 NOT_RUN = {"docs/cluster.md": 2}
@@ -145,7 +145,7 @@ def page_world(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         pytest.param(page, marks=pytest.mark.full if page.relative_to(ROOT).as_posix() in SLOW else ())
         for page in WITH_CODE
     ],
-    ids=lambda page: page.name,
+    ids=lambda page: page.relative_to(ROOT).as_posix(),
 )
 def test_pages_run(
     page: Path, page_world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -142,6 +142,7 @@ class ReparameterizableBlock(keras.layers.Layer):
         if self.deploy:
             self.reparam.build(input_shape)
         else:
+            self.kind.check_branches(self.shape)
             self._build_branches(input_shape)
         if self.attention is not None:
             self.attention.build(self.compute_output_shape(input_shape))

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from repvgg.base.errors import InputError
 from repvgg.core import fold
 from repvgg.core.architecture import BlockShape
 
@@ -240,6 +241,21 @@ class BlockKind(ABC):
     @abstractmethod
     def branches(self, shape: BlockShape) -> Iterator[Branch]:
         """The branches of a block of this shape, in the order in which they are added up."""
+
+    def check_branches(self, shape: BlockShape) -> None:
+        """Whether all branches fit into the one kernel that they are to be folded into.
+
+        Raises:
+            InputError: if one does not, which would otherwise show after the training.
+        """
+        height, width = shape.kernel_size
+        for branch in self.branches(shape):
+            rows, columns = branch.kernel_size
+            if rows > height or columns > width or rows % 2 == 0 or columns % 2 == 0:
+                raise InputError(
+                    f"Branch '{branch.name}' of {self.name} is {rows} x {columns}, and the kernel that all branches "
+                    f"are folded into {height} x {width} (`kernel_size`). It has to have odd sides and be no larger."
+                )
 
     def parameters(self, shape: BlockShape) -> Iterator[Parameter]:
         """All arrays of the training form, but those of attention."""
