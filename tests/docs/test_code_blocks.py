@@ -36,8 +36,8 @@ from own_rows import own_rows_forgotten
 BLOCKS = all_blocks()
 SHELL = [block for block in BLOCKS if block.language in {"bash", "console"} and block.not_run is None]
 WITH_CODE = [page for page in PAGES if any(block.language in {"python", "bash"} for block in blocks_of(page))]
-SLOW = ("docs/int8.md", "docs/quantization-aware.md", "docs/tutorials/int8.md")
-"""Pages about INT8, which takes longest. Commands for it on other pages are only read."""
+SLOW = ("docs/int8.md", "docs/quantization-aware.md", "docs/tutorials/int8.md", "docs/tutorials/your-images.md")
+"""Pages that the full suite runs: INT8 takes longest, and commands for it on other pages are only read."""
 
 NOT_RUN = {"docs/cluster.md": 2}
 """How many blocks of a page nothing here can run. Each has a comment above it, with the reason."""
