@@ -36,6 +36,7 @@ NAMES = [
     "load_model",
     "load_runner",
     "load_scales",
+    "push",
     "reparameterize",
     "report",
     "save_checkpoint",

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from repvgg.models.model import RepVGG
     from repvgg.models.saving import load_model, save_model
     from repvgg.models.variants import get_variant, list_variants
+    from repvgg.publishing.run import push
     from repvgg.reporting.run import report
     from repvgg.runners import load_runner
     from repvgg.runners.runner import Runner
@@ -74,6 +75,7 @@ _HOMES = {
     "load_model": "repvgg.models.saving",
     "load_runner": "repvgg.runners",
     "load_scales": "repvgg.checkpoints.scales",
+    "push": "repvgg.publishing.run",
     "reparameterize": "repvgg.conversion",
     "report": "repvgg.reporting.run",
     "save_checkpoint": "repvgg.checkpoints",
@@ -115,6 +117,7 @@ __all__ = [
     "load_model",
     "load_runner",
     "load_scales",
+    "push",
     "reparameterize",
     "report",
     "save_checkpoint",

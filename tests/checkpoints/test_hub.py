@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from helpers import assert_same_values, run_python, values_of
-from hub_server import COMMIT, Hub, running, use
+from hub_server import COMMIT, Hub, running, use, use_cache
 from repvgg.base.errors import CheckpointError, FileError, InputError, MissingDependencyError, UnknownNameError
 from repvgg.base.metadata import Preprocessing
 from repvgg.checkpoints import hub as repvgg_hub
@@ -32,11 +32,7 @@ SMALL: bytes = safetensors.save({"stem.conv_kxk.conv.weight": np.arange(6, dtype
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache of its own, and no progress bars in the output."""
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
-    return tmp_path / "hub"
+    return use_cache(tmp_path / "hub", monkeypatch)
 
 
 @pytest.fixture

@@ -1,16 +1,20 @@
-"""Weights by name, from the Hugging Face hub."""
+"""Files from the Hugging Face hub: published weights by name, and repositories."""
 
 import hashlib
 import logging
 import re
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
 from repvgg.base.dependencies import require
 from repvgg.base.errors import CheckpointError, FileError, InputError
+from repvgg.checkpoints import hub_config
+from repvgg.checkpoints.hub_config import HubConfig
+from repvgg.checkpoints.repository import Repository
 from repvgg.checkpoints.tensor_files import read_tensors
 from repvgg.models.variants import get_variant
 
@@ -62,10 +66,50 @@ def fetch(
             f"There are no pretrained weights of {variant_name} on the hub. There are of: {', '.join(PRETRAINED)}. "
             "A file of your own can be given instead."
         )
+    file = RemoteFile(f"weights of {variant_name}", PRETRAINED[variant_name], FILE_NAME, revision)
+    return _fetch(file, _problem, cache_dir=cache_dir, local_files_only=local_files_only)
+
+
+def fetch_repository(repository: Repository, *, cache_dir: str | Path | None = None) -> tuple[Path, HubConfig]:
+    """The weights of a repository, and what its `config.json` says of them; cached and checked as `fetch` does.
+
+    The file that describes the network comes first, so nothing large is downloaded of one that cannot be loaded.
+
+    Raises:
+        MissingDependencyError: if huggingface_hub is not installed.
+        FileError: if the repository or one of the two files cannot be had.
+        CheckpointError: if they are damaged, or hold no network of this package's.
+    """
+    fetched = []
+    for name, check in ((hub_config.FILE_NAME, _problem_of_config), (FILE_NAME, _problem)):
+        file = RemoteFile(f"'{name}' of {repository}", repository.name, name, repository.revision)
+        fetched.append(_fetch(file, check, cache_dir=cache_dir))
+        if name == hub_config.FILE_NAME:
+            config = HubConfig.read(fetched[0])
+    return fetched[1], config
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file of a repository, and what it is called in messages."""
+
+    what: str
+    repository: str
+    name: str
+    revision: str
+
+
+def _fetch(
+    file: RemoteFile,
+    find_problem: Callable[[Path], str | None],
+    *,
+    cache_dir: str | Path | None,
+    local_files_only: bool = False,
+) -> Path:
     constants = _library("huggingface_hub.constants")
-    options: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir}
-    path = _download(variant_name, local_files_only=local_files_only, **options)
-    problem = _problem(path)
+    download = partial(_download, file, cache_dir=cache_dir)
+    path = download(local_files_only=local_files_only)
+    problem = find_problem(path)
     if problem is None:
         return path
     if local_files_only or constants.HF_HUB_OFFLINE:
@@ -73,13 +117,13 @@ def fetch(
             f"The cached file '{path}' is damaged: {problem} Fetch it again while the hub can be reached (offline mode "
             f"is on), or delete '{path.resolve()}'."
         )
-    _logger.warning("The cached weights of %s are damaged and are downloaded again: %s", variant_name, problem)
-    path = _download(variant_name, force_download=True, **options)
-    problem = _problem(path)
+    _logger.warning("The cached %s are damaged and are downloaded again: %s", file.what, problem)
+    path = download(force_download=True)
+    problem = find_problem(path)
     if problem is not None:
         raise CheckpointError(
-            f"The weights of {variant_name} were downloaded from {constants.ENDPOINT}/{PRETRAINED[variant_name]} and "
-            f"are damaged: {problem} Try again later; if HF_ENDPOINT names a mirror, try another."
+            f"The {file.what} were downloaded from {constants.ENDPOINT}/{file.repository} and are damaged: {problem} "
+            "Try again later; if HF_ENDPOINT names a mirror, try another."
         )
     return path
 
@@ -88,20 +132,19 @@ def _library(module: str) -> Any:
     return require(module, extra="hub", purpose="Downloading weights")
 
 
-def _download(variant_name: str, **options: Any) -> Path:
+def _download(file: RemoteFile, **options: Any) -> Path:
     library, constants = _library("huggingface_hub"), _library("huggingface_hub.constants")
-    repository = PRETRAINED[variant_name]
     offline = constants.HF_HUB_OFFLINE or options.get("local_files_only")
-    unreachable = None if offline else _unreachable(repository, options["revision"])
+    unreachable = None if offline else unreachable_because(file.repository, file.name, file.revision)
     if unreachable is not None and not options.get("force_download"):
         # What the cache holds is used without a connection. By itself huggingface_hub tries again for half a minute.
         options["local_files_only"] = True
     try:
         if unreachable is None or options.get("local_files_only"):
-            return Path(library.hf_hub_download(repository, FILE_NAME, **options))
+            return Path(library.hf_hub_download(file.repository, file.name, revision=file.revision, **options))
         reason = ""
     except Exception as error:  # noqa: BLE001 - of its HTTP library too, which is one of several
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        reason = _reason(error, file)
     if offline:
         why = f"{reason} Offline mode is on and the cache does not hold it: fetch it once with HF_HUB_OFFLINE unset."
     elif unreachable is not None:
@@ -110,22 +153,48 @@ def _download(variant_name: str, **options: Any) -> Path:
             "connection (HF_ENDPOINT names another host), or give a file of your own."
         )
     else:
-        why = f"{reason} Try again; HF_ENDPOINT names another host than {constants.ENDPOINT}."
-    raise FileError(f"The weights of {variant_name} ({repository}) could not be had: {why}")
+        why = f"{reason} HF_ENDPOINT names another host than {constants.ENDPOINT}."
+    raise FileError(f"The {file.what} ({file.repository}) could not be had: {why}")
 
 
-def _unreachable(repository: str, revision: str) -> str | None:
+def _reason(error: Exception, file: RemoteFile) -> str:
+    errors = _library("huggingface_hub.errors")
+    if isinstance(error, errors.GatedRepoError):
+        return "Its owner asks readers to agree to terms first: do so on its page, and log in with `hf auth login`."
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return (
+            "There is no such repository, or it is private and no token allows reading it: log in with "
+            "`hf auth login`, or set HF_TOKEN."
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"It has no branch, tag or commit called '{file.revision}'."
+    if isinstance(error, errors.RemoteEntryNotFoundError):
+        return f"It has no file of that name, and '{hub_config.FILE_NAME}' and '{FILE_NAME}' are needed."
+    return f"{first_line(error)} Try again."
+
+
+def unreachable_because(repository: str, name: str, revision: str = "main") -> str | None:
     """Why the hub gives no answer at all; None if it does, whatever it says."""
     library, errors = _library("huggingface_hub"), _library("huggingface_hub.errors")
     try:
         library.get_hf_file_metadata(
-            library.hf_hub_url(repository, FILE_NAME, revision=revision), timeout=CONNECTION_SECONDS
+            library.hf_hub_url(repository, name, revision=revision), timeout=CONNECTION_SECONDS
         )
     except errors.HfHubHTTPError:
         return None
     except Exception as error:  # noqa: BLE001 - of its HTTP library, which is one of several
-        return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+        return first_line(error).rstrip(".")
     return None
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of the hub's library says, without the advice that follows."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def _problem_of_config(path: Path) -> str | None:
+    """None: what is in it is for `HubConfig.read` to judge, in its own words."""
+    return None if path.stat().st_size else "It is empty."
 
 
 def _problem(path: Path) -> str | None:

@@ -57,13 +57,19 @@ def save_checkpoint(
         )
     refuse_existing(path, force=force)
     tensors = state_dict(model, dialect, epsilon)
-    if path.suffix != SAFETENSORS_SUFFIX:
+    _tell_what_is_missing(model)
+    if path.suffix == SAFETENSORS_SUFFIX:
+        write_safetensors(tensors, path)
+    else:
         write_torch(tensors, path)
-        return path
+    return path
+
+
+def write_safetensors(tensors: dict[str, npt.NDArray[Any]], path: Path) -> None:
+    """Writes a state dict, whole or not at all."""
     with atomic_output(path) as temporary:
         # timm and others refuse a file that does not say which framework it is for.
         save_file(tensors, temporary, metadata={"format": "pt"})
-    return path
 
 
 def state_dict(model: Any, dialect: str = "official", epsilon: float | None = None) -> dict[str, npt.NDArray[Any]]:
@@ -71,7 +77,6 @@ def state_dict(model: Any, dialect: str = "official", epsilon: float | None = No
     require_float_weights(model)
     recovered = recover(model)
     added = _added_to_variances(recovered, epsilon)
-    _tell_what_is_missing(recovered)
     target = dialect_to_write(dialect, recovered.architecture)
     if recovered.form == "training" and recovered.architecture.block not in target.blocks:
         raise InputError(
@@ -124,7 +129,7 @@ def _shifted(name: str, values: npt.NDArray[Any], added: float) -> npt.NDArray[A
     return shifted.astype(values.dtype)
 
 
-def _tell_what_is_missing(network: Recovered) -> None:
-    unsaid = network.architecture.adaptation.unsaid()
+def _tell_what_is_missing(model: Any) -> None:
+    unsaid = recover(model).architecture.adaptation.unsaid()
     if unsaid:
         _logger.warning("A checkpoint does not tell %s: whoever loads it has to say so again.", unsaid)

@@ -3,13 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
-from repvgg.base.errors import CheckpointError, FileError
+from repvgg.base.errors import CheckpointError, FileError, InputError
 from repvgg.base.metadata import Preprocessing
 from repvgg.checkpoints import hub
 from repvgg.checkpoints.checkpoint import Checkpoint, read_checkpoint
-from repvgg.checkpoints.loading import build_model, checkpoint_of
+from repvgg.checkpoints.loading import AS_IN_FILE, build_model, checkpoint_of
+from repvgg.checkpoints.published import load_published
+from repvgg.checkpoints.repository import Repository, is_repository, parse_repository
 from repvgg.conversion import reparameterize
 from repvgg.core.architecture import PAPERS_BLOCK, PUBLISHED, Architecture
 from repvgg.models.metadata import get_metadata, set_metadata
@@ -18,12 +20,14 @@ from repvgg.models.saving import load_model, load_weights
 from repvgg.models.variants import Variant, as_trained, get_variant
 
 IMAGENET = "imagenet"
+AS_PUBLISHED: Final = "as published"
+"""For `num_classes`, where None means a network without classifier: ImageNet's 1000, or those of a repository."""
 
 
 def create_model(
     variant_name: str,
-    num_classes: int | None = 1000,
-    input_shape: Sequence[int | None] = (None, None, 3),
+    num_classes: int | Literal["as published"] | None = AS_PUBLISHED,
+    input_shape: Sequence[int | None] | None = None,
     deploy: bool = False,
     weights: str | Path | None = None,
     *,
@@ -36,9 +40,11 @@ def create_model(
     """A network by name.
 
     Args:
-        variant_name: one of `repvgg.list_variants()`.
-        num_classes, input_shape, deploy, dtype: as for `RepVGG`. If the weights have another number of classes, the
-            classifier is a fresh one, which is logged as a warning; everything else is theirs.
+        variant_name: one of `repvgg.list_variants()`; or "hf-hub:user/name", or "hf-hub:user/name@revision", for what
+            `repvgg.push` or timm published on the Hugging Face hub, with its class names and preprocessing.
+        num_classes, input_shape, deploy, dtype: as for `RepVGG`, and what a repository holds if not given. If the
+            weights have another number of classes, the classifier is a fresh one, which is logged as a warning;
+            everything else is theirs.
         weights: None for fresh ones; "imagenet" for those the authors trained, from the Hugging Face hub, with their
             preprocessing and class names; or a file: `.pth`, `.safetensors`, `.keras` or `.weights.h5`. Weights in
             training form serve both forms: with deploy=True they are converted.
@@ -47,19 +53,27 @@ def create_model(
 
     Raises:
         UnknownNameError: if there is no such variant; the message names the nearest ones.
-        FileError: if the weights cannot be read or do not fit.
+        FileError: if the weights or the repository cannot be read or do not fit.
 
     Example:
         >>> model = create_model("RepVGG-A0", num_classes=5)
         >>> model = create_model("RepVGG-A0", weights="imagenet")  # doctest: +SKIP
+        >>> model = create_model("hf-hub:timm/repvgg_a0.rvgg_in1k")  # doctest: +SKIP
     """
-    variant = get_variant(variant_name)
     changes: dict[str, Any] = {
         "stem_strides": stem_strides,
         "output_stride": output_stride,
         "dilate_first": dilate_first,
         "epsilon": epsilon,
     }
+    if is_repository(variant_name):
+        if weights is not None:
+            raise InputError(f"'{variant_name}' brings its own weights. Leave out `weights`.")
+        classes = AS_IN_FILE if num_classes == AS_PUBLISHED else num_classes
+        return _from_repository(parse_repository(variant_name), classes, input_shape, deploy, dtype, changes)
+    variant = get_variant(variant_name)
+    num_classes = 1000 if num_classes == AS_PUBLISHED else num_classes
+    input_shape = (None, None, 3) if input_shape is None else input_shape
     architecture = replace(variant.architecture, adaptation=PUBLISHED.changed(**changes))
     if weights is None:
         return build_described(architecture, num_classes, input_shape, deploy=deploy, dtype=dtype)
@@ -72,6 +86,27 @@ def create_model(
         return model
     checkpoint = _read(path, architecture.adaptation.epsilon)
     return _from_checkpoint(checkpoint, variant, num_classes, input_shape, deploy, dtype, changes)
+
+
+def _from_repository(
+    repository: Repository,
+    num_classes: int | str | None,
+    input_shape: Sequence[int | None] | None,
+    deploy: bool,
+    dtype: Any,
+    changes: Mapping[str, Any],
+) -> Any:
+    weights, config = hub.fetch_repository(repository)
+    return load_published(
+        weights,
+        config,
+        str(repository),
+        num_classes=num_classes,
+        input_shape=input_shape,
+        deploy=deploy,
+        dtype=dtype,
+        changes=changes,
+    )
 
 
 def _pretrained(

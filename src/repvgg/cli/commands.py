@@ -18,6 +18,7 @@ from repvgg.cli import (
     inspect,
     list_variants,
     predict,
+    push,
     report,
     serve,
     shard,
@@ -57,6 +58,7 @@ for _name, _module in {
     "export": export,
     "tune": tune,
     "report": report,
+    "push": push,
 }.items():
     name_types(_module.command)
     _command = spoken(_module.command)

@@ -10,9 +10,9 @@ from repvgg.cli.networks import (
     CHECKPOINT_SUFFIXES,
     RANDOM_HELP,
     load_model,
+    network_named,
     refuse_random_files,
     require_model,
-    variant_named,
 )
 from repvgg.cli.terminal import FORCE_HELP
 from repvgg.core.architecture import PUBLISHED
@@ -82,7 +82,7 @@ def command(
     if to_keras and dialect is not None:
         raise InputError(f"--dialect is about PyTorch checkpoints, and the output '{output}' is a Keras file.")
     from_keras = source.suffix == ".keras"
-    variant = variant_named(source)
+    variant = network_named(source)
     told = {name: value for name, value in (("entry", entry), ("prefix", prefix)) if value is not None}
     for name in told if from_keras or variant is not None else ():
         kind = "a Keras file" if from_keras else "a name"

@@ -8,6 +8,7 @@ import typer
 
 from repvgg.base.errors import InputError
 from repvgg.base.words import counted
+from repvgg.checkpoints.repository import is_repository, parse_repository
 from repvgg.cli.artifact import describe_artifact, is_artifact
 from repvgg.cli.networks import CHECKPOINT_SUFFIXES
 
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 
 def command(
     network: Annotated[
-        str, typer.Argument(help="A variant such as RepVGG-A0, a .keras or exported file, or a checkpoint.")
+        str,
+        typer.Argument(
+            help="A variant such as RepVGG-A0, a .keras or exported file, a checkpoint, or hf-hub:user/name."
+        ),
     ],
     size: Annotated[int | None, typer.Option(min=1, help="Pixels a side; the published size if not given.")] = None,
     classes: Annotated[int | None, typer.Option(min=1, help="Outputs of the classifier (variants only).")] = None,
@@ -41,6 +45,10 @@ def command(
     from repvgg.models.cost import count_cost
 
     path = Path(network)
+    if is_repository(network) and not path.exists():
+        from repvgg.checkpoints.hub import fetch_repository
+
+        path, _ = fetch_repository(parse_repository(network))
     if is_artifact(path):
         _show_artifact(path, as_json=as_json, refused={"--size": size, "--classes": classes, "--entry": entry})
         return

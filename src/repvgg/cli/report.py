@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from repvgg.cli.networks import NETWORK_HELP, load_network, require_network, variant_named
+from repvgg.cli.networks import NETWORK_HELP, load_network, network_named, require_network
 from repvgg.cli.terminal import FORCE_HELP
 
 
@@ -40,7 +40,7 @@ def command(
     from repvgg.reporting.subject import Subject, find_subject, is_network, output_for
 
     others = artifacts or []
-    subject = Subject(network.name, None, tuple(others)) if variant_named(network) else find_subject(network, others)
+    subject = Subject(network.name, None, tuple(others)) if network_named(network) else find_subject(network, others)
     place = output_for(network, output, in_run=subject.folder is not None)
     for path in (place, *([card] if card is not None else [])):
         refuse_existing(path, force=force)

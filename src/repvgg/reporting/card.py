@@ -1,8 +1,9 @@
 """Facts as a model card: Markdown with the header that the Hugging Face hub reads."""
 
 from collections.abc import Mapping
+from pathlib import PurePath
 
-from repvgg.reporting.facts import Facts
+from repvgg.reporting.facts import Facts, Training
 from repvgg.reporting.page import command_of, shipped
 from repvgg.reporting.templating import environment
 from repvgg.reporting.views import setting_rows
@@ -37,5 +38,11 @@ def card(
         files=files or {one.name: "" for one in facts.artifacts if one.problem is None},
         # A command has the places of its owner's files in it, which are nobody's business on the hub.
         command=command_of(facts.training) if repository is None else None,
-        settings=[row for row in setting_rows(facts.training) if row[0] != "data"] if facts.training else [],
+        settings=_settings(facts.training) if facts.training else [],
     )
+
+
+def _settings(training: Training) -> list[tuple[str, str]]:
+    """Every setting but the place of the images; of a file that the run began with, its name alone."""
+    rows = ((name, PurePath(value).name if name == "weights" else value) for name, value in setting_rows(training))
+    return [row for row in rows if row[0] != "data"]

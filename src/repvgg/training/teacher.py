@@ -15,6 +15,7 @@ from repvgg.base.errors import InputError
 from repvgg.base.metadata import Preprocessing
 from repvgg.blocks.layers import ReparameterizableBlock
 from repvgg.checkpoints import load_checkpoint
+from repvgg.checkpoints.repository import is_repository
 from repvgg.checkpoints.zoo import IMAGENET, create_model
 from repvgg.conversion import reparameterize
 from repvgg.models.full_precision import in_full_precision
@@ -38,7 +39,7 @@ def open_teacher(teacher: Any) -> Runner | None:
         return _deployed(teacher)
     path = Path(teacher)
     if not path.exists():
-        return _deployed(create_model(str(teacher), weights=IMAGENET))
+        return _deployed(create_model(str(teacher), weights=None if is_repository(str(teacher)) else IMAGENET))
     if path.is_dir() or path.suffix in RUNNERS:
         return load_runner(path)
     return KerasRunner(load_checkpoint(path), name=path.name)
