@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 from repvgg.models.variants import VARIANTS
 
-NARROW = {"RepVGG-A0": (1, 1, 1, 1), "QARepVGG-A0": (1, 1, 1, 1)}
+NARROW = dict.fromkeys(("RepVGG-A0", "QARepVGG-A0", "RepOpt-VGG-A0", "RepOpt-VGG-A0-search"), (1, 1, 1, 1))
 """Networks that examples train, and how deep they are here; an eighth as wide as a RepVGG of width 1."""
 
 

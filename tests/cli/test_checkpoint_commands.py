@@ -25,7 +25,7 @@ from repvgg.checkpoints.tensor_files import read_tensors
 from repvgg.checkpoints.torch_format.writer import write_torch
 from repvgg.cli import main
 from repvgg.core.architecture import Adaptation
-from repvgg.models.metadata import get_metadata
+from repvgg.models.metadata import get_metadata, set_metadata
 from repvgg.models.recover import recover
 from repvgg.models.saving import load_model, save_model
 from sampling import sampled
@@ -217,3 +217,22 @@ def test_convert_ships_mixed_precision_as_float32(policy: str, run: Run, tmp_pat
     assert "agree" in output
     assert {str(weight.dtype) for weight in load_model(tmp_path / "deploy.keras").weights} == {"float32"}
     assert run("verify", tmp_path / "train.keras", tmp_path / "deploy.keras")[0] == 0
+
+
+def test_a_plain_network_has_nothing_to_convert(run: Run, tmp_path: Path) -> None:
+    """It says so, and gives the deploy form; `inspect` tells what multiplied its gradients."""
+    model = trained_like(small_network(block="RepOptVGGBlock", input_shape=(32, 32, 3)))
+    told = {"name": "RepOptimizer", "update_rule": "sgd", "scales": "a search", "scales_digest": "01234567"}
+    set_metadata(model, optimizer=told)
+    save_model(model, tmp_path / "plain.keras")
+    status, output, _ = run("convert", tmp_path / "plain.keras", tmp_path / "deploy.keras")
+    assert status == 0
+    assert "There were no branches to convert: the network is plain while it trains" in " ".join(output.split())
+    deployed = load_model(tmp_path / "deploy.keras")
+    assert get_metadata(deployed).form == "deploy"
+    assert get_metadata(deployed).optimizer == told
+    images = random_images((2, 32, 32, 3))
+    assert relative_error(infer(model, images), infer(deployed, images)) < 1e-5
+    assert "RepOptimizer (sgd), scales: a search" in run("inspect", tmp_path / "deploy.keras")[1]
+    save_model(trained_like(small_network(input_shape=(32, 32, 3))), tmp_path / "branches.keras")
+    assert "no branches" not in run("convert", tmp_path / "branches.keras", tmp_path / "other.keras")[1]

@@ -43,6 +43,36 @@ def differences() -> dict[str, Any]:
     return {"loss": [loss, loss_of_two], "errors": errors}
 
 
+def scaled() -> float:
+    """The largest difference of weights after two steps of RepOptimizer, which finds its kernels among replicas."""
+    import keras
+
+    import repvgg
+    from repvgg.checkpoints.scales import scales_of
+    from repvgg.training.compiled import compile_for
+    from repvgg.training.distribution import all_devices, placed
+
+    def network(block: str) -> Any:
+        keras.utils.set_random_seed(3)
+        return repvgg.RepVGG([1, 1, 1, 1], [0.125] * 4, num_classes=3, input_shape=(32, 32, 3), block=block)
+
+    images = np.tile(np.random.default_rng(0).standard_normal((BATCH // 2, 32, 32, 3)).astype("float32"), (2, 1, 1, 1))
+    targets = np.eye(3, dtype="float32")[np.tile(np.arange(BATCH // 2) % 3, 2)]
+    found = []
+    for replicas in (False, True):
+        with all_devices(DEVICES) if replicas else nullcontext():
+            recipe = small_settings()["recipe"].changed(weight_decay=WEIGHT_DECAY)
+            trainer = compile_for(
+                placed(network("RepOptVGGBlock")), recipe, 4, scales_of(network("LinearAdditionBlock"))
+            )
+            options = tf.data.Options()
+            options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+            batches = tf.data.Dataset.from_tensors((images, targets)).repeat(2).with_options(options)
+            trainer.fit(batches, verbose=0, shuffle=False)
+            found.append([np.array(keras.ops.convert_to_numpy(one.value)) for one in trainer.trainable_variables])
+    return float(max(np.abs(one - two).max() / np.abs(one).max() for one, two in zip(*found, strict=True)))
+
+
 def refusals() -> list[str]:
     from repvgg.base.errors import InputError
     from repvgg.training.distribution import all_devices
@@ -76,7 +106,7 @@ def main() -> None:
     data, output = sys.argv[1:]
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    print(json.dumps({**differences(), "refusals": refusals(), "run": whole_run(data, output)}))
+    print(json.dumps({**differences(), "scaled": scaled(), "refusals": refusals(), "run": whole_run(data, output)}))
 
 
 if __name__ == "__main__":

@@ -211,6 +211,7 @@ def test_two_replicas_in_tensorflow(data: Path, tmp_path: Path) -> None:
     trained = {name: error for name, error in errors.items() if "moving_variance" not in name}
     assert max(trained.values()) < 1e-4, trained
     assert max(errors.values()) < 4 / 3 - 8 / 7
+    assert found["scaled"] < 1e-4
     accumulate, clip = found["refusals"]
     assert accumulate.startswith("`accumulate` does not go together with several devices in TensorFlow.")
     assert clip.startswith("`clip_norm` does not")

@@ -257,6 +257,11 @@ class BlockKind(ABC):
                     f"are folded into {height} x {width} (`kernel_size`). It has to have odd sides and be no larger."
                 )
 
+    def is_plain(self, shape: BlockShape) -> bool:
+        """Whether a block is a single convolution while it trains, and only its normalization is left to fold."""
+        branches = list(self.branches(shape))
+        return len(branches) == 1 and [type(step) for step in branches[0].steps] == [Conv, Norm]
+
     def parameters(self, shape: BlockShape) -> Iterator[Parameter]:
         """All arrays of the training form, but those of attention."""
         for branch in self.branches(shape):

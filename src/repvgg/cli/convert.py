@@ -122,11 +122,25 @@ def command(
     out = console()
     if report is not None:
         print_report(out, report, rows=0)
+        if _was_plain(model):
+            out.print(
+                "There were no branches to convert: the network is plain while it trains, and only its normalizations "
+                "went into the convolutions.",
+                soft_wrap=True,
+            )
     out.print(
         f"{source} ({model.count_params():,} parameters) -> {output} ({result.count_params():,} parameters, "
         f"{human_size(output.stat().st_size)})",
         soft_wrap=True,
     )
+
+
+def _was_plain(model: Any) -> bool:
+    from repvgg.blocks.layers import ReparameterizableBlock
+    from repvgg.models.layers import all_layers
+
+    blocks = [layer for layer in all_layers(model) if isinstance(layer, ReparameterizableBlock) and not layer.deploy]
+    return bool(blocks) and all(block.kind.is_plain(block.shape) for block in blocks)
 
 
 def _deployed(model: Any) -> "tuple[Any, VerificationReport]":

@@ -112,6 +112,9 @@ def _of_file(path: Path) -> "tuple[str, Architecture, int | None, int, int, dict
         "preprocessing": str(metadata.preprocessing or "-"),
         "source": metadata.source or "-",
     }
+    if metadata.optimizer is not None:
+        told = metadata.optimizer
+        details["optimizer"] = f"{told['name']} ({told['update_rule']}), scales: {told['scales']}"
     side = metadata.preprocessing.crop if metadata.preprocessing else (model.input_shape[1] or 224)
     return path.name, recovered.architecture, recovered.num_classes, recovered.in_channels, side, details
 
