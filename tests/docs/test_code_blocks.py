@@ -70,6 +70,25 @@ def test_what_is_not_run_is_counted() -> None:
         assert len(comments) == found[page.relative_to(ROOT).as_posix()], f"{page}: a comment without a block below it"
 
 
+def test_how_many_there_are() -> None:
+    """With -s it says so."""
+    counts = Counter(what_happens_to(block) for block in BLOCKS)
+    print(
+        f"\n{len(BLOCKS)} blocks on {len(PAGES)} pages: {', '.join(f'{n} {what}' for what, n in counts.most_common())}"
+    )
+    assert counts["run"] > counts["read"] + counts["not run"]
+
+
+def what_happens_to(block: Block) -> str:
+    if block.not_run is not None:
+        return "not run"
+    if block.language == OUTPUT:
+        return "output"
+    if block.language == "python":
+        return "run"
+    return "run" if block.language == "bash" and any(is_run(words, block.page) for words in block.commands) else "read"
+
+
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.language != OUTPUT], ids=_named)
 def test_syntax(block: Block) -> None:
     check_syntax(block)
