@@ -6,6 +6,7 @@ import re
 import runpy
 import shutil
 import sys
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,6 +26,7 @@ from code_blocks import (
     check_options,
     check_syntax,
     commands_inside,
+    parse,
     spans,
 )
 from command_line import runner
@@ -73,9 +75,8 @@ def test_what_is_not_run_is_counted() -> None:
 def test_how_many_there_are() -> None:
     """With -s it says so."""
     counts = Counter(what_happens_to(block) for block in BLOCKS)
-    print(
-        f"\n{len(BLOCKS)} blocks on {len(PAGES)} pages: {', '.join(f'{n} {what}' for what, n in counts.most_common())}"
-    )
+    told = ", ".join(f"{count} {what}" for what, count in counts.most_common())
+    print(f"\n{len(BLOCKS)} blocks on {len(PAGES)} pages: {told}")
     assert counts["run"] > counts["read"] + counts["not run"]
 
 
@@ -116,6 +117,14 @@ def test_commands_within_scripts_and_sentences() -> None:
             check_options(text.split())
         except AssertionError as error:
             raise AssertionError(f"{place}: {error}") from error
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "toml"], ids=_named)
+def test_files_of_options_are_read(block: Block, tmp_path: Path) -> None:
+    file = tmp_path / "options.toml"
+    file.write_text(block.text, encoding="utf-8")
+    _, values = parse(["train", "--config", str(file)])
+    assert str(values["data"]) == tomllib.loads(block.text)["data"]
 
 
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "c"], ids=_named)
