@@ -46,7 +46,7 @@ SUBJECTS = {
         "benchmark",
         "report",
     ),
-    "checkpoints": ("Checkpoints", "load_checkpoint", "save_checkpoint", "describe_checkpoint", "push"),
+    "checkpoints": ("Checkpoints and the hub", "load_checkpoint", "save_checkpoint", "describe_checkpoint", "push"),
     "facts": (
         "Variants and metadata",
         "list_variants",

@@ -17,7 +17,8 @@ from small_run import make_images
 
 import repvgg
 from helpers import infer, random_images, small_network, trained_like
-from hub_server import Hub, running, use
+from hub_server import logged_in
+from repvgg.checkpoints.hub_config import HubConfig
 
 RUN = "runs/RepVGG-A0-flowers"
 PREPROCESSING = repvgg.Preprocessing(crop=32, resize=36)
@@ -64,17 +65,14 @@ def make_world(folder: Path) -> None:
 
 @contextmanager
 def published_weights(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A hub on loopback with weights for RepVGG-A0, as narrow as it is here."""
+    """A hub on loopback with weights for RepVGG-A0, as narrow as it is here, and room for more."""
     file = cache.with_name("published.safetensors")
     repvgg.save_checkpoint(trained_like(repvgg.create_model("RepVGG-A0")), file, dialect="timm")
-    constants = import_module("huggingface_hub.constants")
-    with running(Hub("timm/repvgg_a0.rvgg_in1k", file.read_bytes())) as hub:
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
-        use(hub, monkeypatch)
+    config = HubConfig("repvgg_a0", 1000).to_json(num_features=1280, first_conv=[], classifier="head.fc")
+    with logged_in(cache.parent, monkeypatch) as hub:
+        files = {"model.safetensors": file.read_bytes(), "config.json": config.encode()}
+        hub.add("timm/repvgg_a0.rvgg_in1k", files)
         yield
-        import_module("huggingface_hub").close_session()
 
 
 def given_names(page: str, folder: Path) -> dict[str, Any]:

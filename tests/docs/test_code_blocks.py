@@ -41,10 +41,10 @@ WITH_CODE = [page for page in PAGES if any(block.language in {"python", "bash"} 
 SLOW = ("docs/int8.md", "docs/quantization-aware.md", "docs/tutorials/int8.md", "docs/tutorials/your-images.md")
 """Pages that the full suite runs: INT8 takes longest, and commands for it on other pages are only read."""
 
-NOT_RUN = {"docs/cluster.md": 2}
+NOT_RUN = {"docs/cluster.md": 2, "docs/hub.md": 1}
 """How many blocks of a page nothing here can run. Each has a comment above it, with the reason."""
 
-SHORT = ("convert", "evaluate", "export", "inspect", "list", "predict", "report", "shard", "verify")
+SHORT = ("convert", "evaluate", "export", "inspect", "list", "predict", "push", "report", "shard", "verify")
 """Commands that are run. The others train, measure for a while, or serve until they are stopped."""
 
 

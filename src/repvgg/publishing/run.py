@@ -9,7 +9,6 @@ from typing import Any
 from rich.console import Console
 
 from repvgg.base.files import atomic_output, scratch_folder
-from repvgg.base.progress import working
 from repvgg.publishing.parcel import OWN_FILES, build_parcel
 from repvgg.publishing.request import check_request
 from repvgg.publishing.subject import find_subject
@@ -90,14 +89,14 @@ def push(
         sizes = dict(parcel.sizes)
         url, commit = None, None
         if account is not None:
-            with working(console, "uploading"):
-                url, commit = account.upload(
-                    folder,
-                    list(parcel.files),
-                    replaceable=OWN_FILES,
-                    private=private,
-                    message=message or f"{parcel.title} in {len(sizes)} files",
-                )
+            # How far it is, huggingface_hub shows, byte by byte.
+            url, commit = account.upload(
+                folder,
+                list(parcel.files),
+                replaceable=OWN_FILES,
+                private=private,
+                message=message or f"{parcel.title} in {len(sizes)} files",
+            )
     return Push(where.name, sizes, parcel.files, parcel.timm_name, tuple(parcel.left_out), url, commit)
 
 
