@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from helpers import run_python, small_network
+from repvgg.checkpoints.scales import scales_of
 from repvgg.models.backbone import RepVGGBackbone
+from repvgg.training.rep_optimizer import RepOptimizer
 
 CLASSES = {"repvgg>RepVGGBlock", "repvgg>RepVGGBackbone", "repvgg>FakeQuantization", "repvgg.compat>RepVGGBlock"}
 
@@ -37,9 +39,14 @@ ORDERS = {
 def test_keras_finds_the_classes(order: str, tmp_path: Path) -> None:
     small_network().save(tmp_path / "train.keras")
     RepVGGBackbone([1, 1, 1, 1], [0.125] * 4).save(tmp_path / "backbone.keras")
+    plain = small_network(block="RepOptVGGBlock")
+    scales = scales_of(small_network(block="LinearAdditionBlock"))
+    plain.compile(RepOptimizer(plain, scales), "categorical_crossentropy")
+    plain.optimizer.build(plain.trainable_variables)
+    plain.save(tmp_path / "compiled.keras")
     code = LOADING.format(imports=ORDERS[order], classes=CLASSES)
-    loaded = run_python(code, tmp_path / "train.keras", tmp_path / "backbone.keras")
-    assert loaded.split() == ["Functional", "RepVGGBackbone"]
+    files = [tmp_path / f"{name}.keras" for name in ("train", "backbone", "compiled")]
+    assert run_python(code, *files).split() == ["Functional", "RepVGGBackbone", "Functional"]
 
 
 @pytest.mark.full

@@ -57,6 +57,25 @@ def test_decay_is_coupled_as_in_torch() -> None:
 
 
 @pytest.mark.backends
+def test_adamw_decays_past_the_gradient() -> None:
+    """The same variables as SGD, by the rate times the decay, whatever the gradient is."""
+    images, targets = batch()
+    free, decayed = network(), network()
+    decayed.set_weights(free.get_weights())
+    chosen = {variable.path for variable in decayed_variables(free)}
+    before = {variable.path: to_numpy(variable).copy() for variable in free.trainable_variables}
+    for model, decay in ((free, 0.0), (decayed, 0.5)):
+        recipe = Recipe(**{**SETTINGS, "weight_decay": decay, "learning_rate": 0.32}, optimizer="adamw")
+        compile_for(model, recipe, 100).train_on_batch(images, targets)
+    for one, other in zip(free.trainable_variables, decayed.trainable_variables, strict=True):
+        start = before[one.path]
+        pulled = 0.01 * 0.5 * start if one.path in chosen else 0
+        # Adam's first step is the rate in whatever direction, so a gradient's roundings do not show in it.
+        np.testing.assert_allclose(to_numpy(one) - to_numpy(other), pulled, atol=2e-4 * max(1, np.abs(start).max()))
+        assert one.path not in chosen or np.abs(pulled).max() > 1e-4
+
+
+@pytest.mark.backends
 def test_custom_l2_takes_the_place_of_the_branches_decay() -> None:
     images, targets = batch()
     model = network()
@@ -79,6 +98,8 @@ def test_custom_l2_takes_the_place_of_the_branches_decay() -> None:
 
 
 def test_custom_l2_needs_blocks_that_have_one() -> None:
+    with pytest.raises(InputError, match="`custom_l2` of a recipe must be off for adamw"):
+        Recipe(**SETTINGS, custom_l2=True, optimizer="adamw")
     with pytest.raises(InputError, match="`custom_l2` is defined for RepVGGBlock"):
         compile_for(repvgg.reparameterize(network()), Recipe(**SETTINGS, custom_l2=True), 10)
 
