@@ -100,9 +100,8 @@ def test_commands_exist(block: Block, world: Path, tmp_path: Path, monkeypatch: 
     """They are read as the command line reads them, where the files that a page begins with are there."""
     monkeypatch.chdir(world)
     assert block.commands
-    files = {other.file for other in BLOCKS if other.page == block.page and other.file}
     for words in block.commands:
-        check_command(words, files)
+        check_command(words, files_of(block.page))
 
 
 def test_commands_within_scripts_and_sentences() -> None:
@@ -192,14 +191,21 @@ def test_pages_run(
                 exec(compile("\n" * block.line + text, str(page), "exec"), names)
         elif block.language == "bash":
             for words in replace(block, text=shortened(block)).commands:
-                if words[0] == "python" and (page_world / words[1]).exists() and words[2] in SHORT:
-                    _run_file(words[1:], block, monkeypatch)
-                elif is_run(words, block.page):
-                    _run(call, words[1:], block)
+                if is_run(words, block.page):
+                    _run(call, words[1:], block) if words[0] == "repvgg" else _run_file(words[1:], block, monkeypatch)
 
 
 def is_run(words: list[str], page: str) -> bool:
-    return words[0] == "repvgg" and words[1] in SHORT and ("int8" not in words or page in SLOW)
+    """Whether it is short, and this package's command line, or that of a file which the page has."""
+    program, *arguments = words
+    if program == "python" and arguments[0] in files_of(page):
+        return arguments[1] in SHORT
+    return program == "repvgg" and arguments[0] in SHORT and ("int8" not in words or page in SLOW)
+
+
+def files_of(page: str) -> set[str]:
+    """Names of the blocks of a page that are files."""
+    return {block.file for block in BLOCKS if block.page == page and block.file}
 
 
 def shortened(block: Block) -> str:
