@@ -233,6 +233,14 @@ def test_a_trained_network_is_not_thrown_away() -> None:
         np.testing.assert_array_equal(first, second)
 
 
+def test_frozen_blocks_have_no_scales() -> None:
+    model, scales = small("RepOptVGGBlock"), scales_of(small("LinearAdditionBlock"))
+    model.get_layer("stage0").trainable = False
+    kernels = RepOptimizer(model, scales).get_config()["kernels"]
+    assert len(kernels) == 5
+    assert all(not kernel["path"].startswith("stage0/") for kernel in kernels)
+
+
 def test_what_does_not_fit() -> None:
     model, scales = small("RepOptVGGBlock"), scales_of(small("LinearAdditionBlock"))
     with pytest.raises(UnknownNameError, match=r"no update rule called 'adam'\. Did you mean adamw"):

@@ -101,6 +101,14 @@ def test_a_run_goes_on_by_its_folder_alone(data: Path) -> None:
     assert checked_request({"data": folder, "save_steps": 7}, resume=True).save_steps == 7
 
 
+def test_a_run_of_before_there_was_a_choice_of_optimizers_goes_on(data: Path) -> None:
+    folder = begun(Path("run"), data="flowers", epochs=2)
+    told = json.loads((folder / "run.json").read_text())
+    del told["settings"]["recipe"]["optimizer"]
+    (folder / "run.json").write_text(json.dumps(told))
+    assert checked_request({"data": folder}, resume=True).recipe.optimizer == "sgd"
+
+
 def test_the_same_command_goes_on(data: Path) -> None:
     given = {"data": "flowers", "recipe": "quick", "epochs": 2, "mixup": 0.2}
     begun(Path("runs/RepVGG-A0-flowers"), **given)

@@ -17,7 +17,7 @@ from repvgg.blocks.branches import float64_of
 from repvgg.blocks.csla import UPDATE_RULES, UpdateRule, fresh_kernel, gradient_multiplier
 from repvgg.blocks.kind import BlockKind
 from repvgg.blocks.layers import ReparameterizableBlock
-from repvgg.checkpoints.scales import Scales, scaled_blocks
+from repvgg.checkpoints.scales import Scales, plain_blocks, scaled_blocks
 from repvgg.core.architecture import BlockShape
 
 Tensor = Any
@@ -92,7 +92,8 @@ class _Rep(keras.optimizers.Optimizer):
                     "optimizer has scales for one. Make it for the network that it trains: "
                     "repvgg.RepOptimizer(model, scales)."
                 )
-        self._exclude(variables)
+        # Keras's own decay, beside the gradient, acts on the same variables.
+        self.exclude_from_weight_decay(var_list=[one for one in variables if not self._decays(one)])
         super().build(variables)
         # By what Keras hands to `update_step`, which is not the same on every backend. Hidden from Keras's tracking.
         kernels, entries = {kernel.path: kernel for kernel in self._kernels}, {}
@@ -116,10 +117,6 @@ class _Rep(keras.optimizers.Optimizer):
 
     def _decays(self, variable: Any) -> bool:
         return len(variable.shape) > 1 if self._decayed is None else variable.path in self._decayed
-
-    def _exclude(self, variables: Sequence[Any]) -> None:
-        """Keras's own decay, beside the gradient, acts on the same variables."""
-        self.exclude_from_weight_decay(var_list=[one for one in variables if not self._decays(one)])
 
     def entry_of(self, variable: Any) -> tuple[Tensor, bool]:
         """The multiplier of a variable, None where there is none, and whether it decays."""
@@ -204,7 +201,8 @@ class RepSGD(_Rep, keras.optimizers.SGD):
 class RepAdamW(_Rep, keras.optimizers.AdamW):
     """AdamW in which steps of plain kernels are multiplied; `RepOptimizer` makes one for a model.
 
-    As in the authors' code the gradient is multiplied as well, which leaves only `epsilon`'s share in the step another.
+    The gradient is multiplied too, as in the authors' code. Without `epsilon` that would change nothing; with it, steps
+    outside the kernel's centre are those of the sum to the last digit.
 
     Args:
         learning_rate, weight_decay, beta_1, ...: as for `keras.optimizers.AdamW`.
@@ -262,14 +260,17 @@ def RepOptimizer(  # noqa: N802 - a name the field knows, and it makes an optimi
 
 
 def scaled_kernels(model: Any, scales: Scales) -> list[ScaledKernel]:
-    """The kernels of a network that an optimizer with these scales multiplies the gradients of.
+    """The kernels of a network that an optimizer with these scales multiplies the gradients of: frozen ones have none.
 
     Raises:
         InputError: if the scales are another network's.
     """
+    trained = {id(variable) for variable in model.trainable_variables}
+    kernels = [(block.variable(_main(block)), block, factors) for block, factors in scaled_blocks(model, scales)]
     return [
-        ScaledKernel(block.variable(_main(block)).path, block.kind.trained_as.name, block.shape, factors)
-        for block, factors in scaled_blocks(model, scales)
+        ScaledKernel(kernel.path, block.kind.trained_as.name, block.shape, factors)
+        for kernel, block, factors in kernels
+        if id(kernel) in trained
     ]
 
 
@@ -292,7 +293,6 @@ def reinitialize_kernels(model: Any, scales: Scales, seed: int) -> None:
 
 def is_fresh(model: Any) -> bool:
     """Whether no plain block of a network has been trained, as its normalizations tell."""
-    from repvgg.checkpoints.scales import plain_blocks
 
     def untouched(block: ReparameterizableBlock) -> bool:
         norms = [one.path for one in block.kind.parameters(block.shape) if one.role in ("norm", "statistic")]

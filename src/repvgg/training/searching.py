@@ -77,7 +77,7 @@ def search_request(request: Request) -> Request:
     return replace(
         request,
         model=f"{request.model}{SEARCH_NETWORK}",
-        # Nobody teaches it, and what is averaged is for the network that comes of it.
+        # A teacher's answers are for the network that comes of it.
         recipe=request.recipe.changed(epochs=request.search_epochs, distill=0.0),
         folder=folder,
         weights=None,
