@@ -203,7 +203,7 @@ def _matched(
     ]
     if told:
         raise InputError(
-            f"The scales ({scales.source}) are not those of '{network}'. {'; '.join(told)}. Scales are searched with a "
+            f"The scales ({scales.source}) are not those of '{network}': {'; '.join(told)}. Scales are searched with a "
             "network of the same depths and widths."
         )
     return result

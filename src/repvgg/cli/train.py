@@ -37,7 +37,10 @@ def command(
     ] = None,
     model: Annotated[str, typer.Option(help="A network's name; `repvgg list` has them.")] = "RepVGG-A0",
     recipe: Annotated[
-        str | None, typer.Option(help="quick (the default), finetune, paper, paper-heavy, plus, or qat (with --qat).")
+        str | None,
+        typer.Option(
+            help="quick (the default), finetune, paper, paper-heavy, plus, repopt, repopt-search, or qat (with --qat)."
+        ),
     ] = None,
     size: Annotated[int | None, typer.Option(help="Pixels a side; the recipe's if not given.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the images; the recipe's if not given.")] = None,
