@@ -319,8 +319,8 @@ def _check_scales(model: Any, told: Mapping[str, Any], *, new: bool, quantizing:
         if KINDS[architecture.block].trained_as is not None and not wanted and told["weights"] is None and new:
             raise InputError(
                 f"{model} is plain from the beginning: it is trained by an optimizer that multiplies gradients, and "
-                "that needs scales. Search them first with --search-epochs 20, say, or give a file with its scales "
-                f"(--scales FILE): what a run of {model}{SEARCH} leaves, or one of the authors' RepOpt-VGG-*-scales.pth."
+                "that needs scales. Search them first with --search-epochs 20, say, or give a file of them "
+                f"(--scales FILE): what a run of {model}{SEARCH} leaves, or the authors' RepOpt-VGG-*-scales.pth."
             )
     elif epochs is not None:
         raise InputError("`search_epochs` is for a network that is made by its name. Give scales.")
