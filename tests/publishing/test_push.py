@@ -133,6 +133,24 @@ def test_revisions(server: Hub, tmp_path: Path) -> None:
         repvgg.create_model("hf-hub:user/flowers@v9")
 
 
+def test_a_description_without_end_is_not_downloaded(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("repvgg.checkpoints.hub_config.MOST_BYTES", 100)
+    server.add("user/x", {"config.json": b" " * 101, "model.safetensors": b"nothing"})
+    with pytest.raises(FileError, match=r"'config.json' of 'user/x' has 101 bytes.* It was not downloaded"):
+        repvgg.create_model("hf-hub:user/x")
+    assert not [path for method, path, _ in server.requests if method == "GET" and path.endswith("config.json")]
+
+
+def test_weights_are_not_fetched_of_what_is_something_else(server: Hub) -> None:
+    server.add("user/x", {"config.json": b'{"architecture": "resnet50"}', "model.safetensors": b"nothing"})
+    with pytest.raises(FileError, match="called 'resnet50'"):
+        repvgg.create_model("hf-hub:user/x")
+    server.add("user/x", {"README.md": b"nothing"})
+    with pytest.raises(FileError, match=r"has no file of that name, and 'config.json' and 'model.safetensors'"):
+        repvgg.create_model("hf-hub:user/x")
+    assert not [path for _, path, _ in server.requests if "safetensors" in path]
+
+
 def test_a_later_push_leaves_nothing_of_its_own_behind(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     repvgg.push(tiny(), "user/flowers")
     server.add("user/flowers", {**server.files("user/flowers"), "notes.txt": b"mine"})
@@ -208,6 +226,8 @@ def test_what_is_not_a_push(
 
 
 def test_no_classifier_is_published() -> None:
+    with pytest.raises(InputError, match=r"a keras\.Model was expected, and a function came"):
+        repvgg.push(infer, "user/x", dry_run=True)
     with pytest.raises(InputError, match="has no classifier"):
         repvgg.push(repvgg.RepVGG([1, 1, 1, 1], [0.125] * 4, num_classes=None), "user/x", dry_run=True)
     wrong = tiny()

@@ -103,7 +103,7 @@ def test_without_a_connection(parcel: Path, tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(InputError, match=r"http://127.0.0.1:9 cannot be reached \("):
         upload("user/x", parcel, TOKEN)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(InputError, match=r"Offline mode is on.*dry_run=True"):
+    with pytest.raises(InputError, match=r"Offline mode is on.*dry_run=True shows"):
         upload("user/x", parcel, TOKEN)
 
 

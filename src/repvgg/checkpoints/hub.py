@@ -80,13 +80,13 @@ def fetch_repository(repository: Repository, *, cache_dir: str | Path | None = N
         FileError: if the repository or one of the two files cannot be had.
         CheckpointError: if they are damaged, or hold no network of this package's.
     """
-    fetched = []
-    for name, check in ((hub_config.FILE_NAME, _problem_of_config), (FILE_NAME, _problem)):
-        file = RemoteFile(f"'{name}' of {repository}", repository.name, name, repository.revision)
-        fetched.append(_fetch(file, check, cache_dir=cache_dir))
-        if name == hub_config.FILE_NAME:
-            config = HubConfig.read(fetched[0])
-    return fetched[1], config
+
+    def remote(name: str, most_bytes: int | None = None) -> RemoteFile:
+        return RemoteFile(f"'{name}' of {repository}", repository.name, name, repository.revision, most_bytes)
+
+    described = _fetch(remote(hub_config.FILE_NAME, hub_config.MOST_BYTES), _problem_of_config, cache_dir=cache_dir)
+    config = HubConfig.read(described)
+    return _fetch(remote(FILE_NAME), _problem, cache_dir=cache_dir), config
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,8 @@ class RemoteFile:
     repository: str
     name: str
     revision: str
+    most_bytes: int | None = None
+    """What is larger is not downloaded."""
 
 
 def _fetch(
@@ -135,7 +137,9 @@ def _library(module: str) -> Any:
 def _download(file: RemoteFile, **options: Any) -> Path:
     library, constants = _library("huggingface_hub"), _library("huggingface_hub.constants")
     offline = constants.HF_HUB_OFFLINE or options.get("local_files_only")
-    unreachable = None if offline else unreachable_because(file.repository, file.name, file.revision)
+    unreachable = (
+        None if offline else unreachable_because(file.repository, file.name, file.revision, most_bytes=file.most_bytes)
+    )
     if unreachable is not None and not options.get("force_download"):
         # What the cache holds is used without a connection. By itself huggingface_hub tries again for half a minute.
         options["local_files_only"] = True
@@ -173,17 +177,28 @@ def _reason(error: Exception, file: RemoteFile) -> str:
     return f"{first_line(error)} Try again."
 
 
-def unreachable_because(repository: str, name: str, revision: str = "main") -> str | None:
-    """Why the hub gives no answer at all; None if it does, whatever it says."""
+def unreachable_because(
+    repository: str, name: str, revision: str = "main", *, most_bytes: int | None = None
+) -> str | None:
+    """Why the hub gives no answer at all; None if it does, whatever it says.
+
+    Raises:
+        CheckpointError: if the file is larger than `most_bytes`.
+    """
     library, errors = _library("huggingface_hub"), _library("huggingface_hub.errors")
     try:
-        library.get_hf_file_metadata(
+        found = library.get_hf_file_metadata(
             library.hf_hub_url(repository, name, revision=revision), timeout=CONNECTION_SECONDS
         )
     except errors.HfHubHTTPError:
         return None
     except Exception as error:  # noqa: BLE001 - of its HTTP library, which is one of several
         return first_line(error).rstrip(".")
+    if most_bytes is not None and (found.size or 0) > most_bytes:
+        raise CheckpointError(
+            f"'{name}' of '{repository}' has {found.size} bytes, and {most_bytes} are the most it may have. It was not "
+            "downloaded."
+        )
     return None
 
 

@@ -26,7 +26,7 @@ def check_request(network: Any, repository: str, output: str | Path | None) -> R
         require_publishable(Path(network))
     folder = Path(output) if output is not None else None
     if folder is not None and (folder.is_file() or (folder.is_dir() and any(folder.iterdir()))):
-        raise OutputExistsError(f"'{folder}' is there already, and not an empty folder. Choose another --output.")
+        raise OutputExistsError(f"'{folder}' is there already, and not an empty folder. Choose another `output`.")
     return where
 
 

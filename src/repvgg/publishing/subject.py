@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import keras
+
 from repvgg.base.errors import InputError, VerificationError
 from repvgg.base.run_folder import BEST, DEPLOYED, INT8, RunFolder
 from repvgg.blocks.fake_quantization import QUANTIZED
@@ -55,6 +57,10 @@ def find_subject(network: Any) -> Subject:
         InputError: if it is not a classifier that this package built.
         VerificationError: if its two forms differ.
     """
+    if not isinstance(network, str | Path | keras.Model):
+        raise InputError(
+            f"A run's folder, a network's file or a keras.Model was expected, and a {type(network).__name__} came."
+        )
     if not isinstance(network, str | Path):
         return _of_model(network, str(getattr(network, "name", "network")))
     path = Path(network)

@@ -40,8 +40,8 @@ class Account:
         self._endpoint = constants.ENDPOINT
         if constants.HF_HUB_OFFLINE:
             raise InputError(
-                "Offline mode is on (HF_HUB_OFFLINE), and publishing needs the hub. Unset it, or pass --dry-run "
-                "(dry_run=True) to see what would be published."
+                "Offline mode is on (HF_HUB_OFFLINE), and publishing needs the hub. Unset it; dry_run=True "
+                "shows what would be published."
             )
         if self._token is None:
             raise InputError(f"There is no token to publish '{self._repository}' with. {LOG_IN}")
@@ -78,7 +78,7 @@ class Account:
             if private and not self._api.repo_info(self._repository).private:
                 raise InputError(
                     f"'{self._repository}' is there already, and everybody can see it; nothing was uploaded. Make it "
-                    "private on its page, or leave out --private (private=True)."
+                    "private on its page, or leave out `private`."
                 )
             there = set(self._api.list_repo_files(self._repository))
             additions = [library.CommitOperationAdd(name, str(folder / name)) for name in names]
