@@ -159,7 +159,7 @@ def test_what_the_model_fixes_stays(tmp_path: Path) -> None:
 def test_softmax_and_preprocessing_where_they_make_no_sense(tmp_path: Path) -> None:
     import keras
 
-    with pytest.raises(InputError, match=r"Softmax makes probabilities of a classifier's logits, and '.*' is none"):
+    with pytest.raises(InputError, match=r"Softmax makes probabilities of a classifier's logits, and '.*' is not one"):
         write(repvgg.reparameterize(small(num_classes=None)), tmp_path, "onnx", softmax=True)
     model = deployed("plain")
     twice = keras.Model(model.inputs, keras.layers.Activation("softmax")(model.outputs[0]))
