@@ -25,9 +25,9 @@ SQUEEZE_EXCITE = {
 }
 
 
-def trained_like(model: Any, seed: int = 0) -> Any:
+def trained_like(model: Any, seed: int = 0, *, gain: float = 1.0) -> Any:
     """Gives `model` statistics as training leaves them: fresh ones (mean 0, variance 1, gamma 1) hide most mistakes."""
-    return randomize_statistics(model, seed)
+    return randomize_statistics(model, seed, gain=gain)
 
 
 def random_images(shape: Shape, seed: int = 1, dtype: str = "float32") -> Array:

