@@ -145,7 +145,9 @@ def test_saved_for_a_program_with_another_epsilon(tmp_path: Path) -> None:
     model = trained_like(small_network(epsilon=1e-3))
     images = random_images((2, 40, 40, 3))
     expected = infer(model, images)
-    with pytest.raises(InputError, match=r"have epsilon=0.001, and a checkpoint does not say so\. Pass epsilon=0.001"):
+    with pytest.raises(
+        InputError, match=r"have an epsilon of 0.001, and a checkpoint does not say so\. Pass epsilon=0.001"
+    ):
         save_checkpoint(model, tmp_path / "refused.pth")
     same = save_checkpoint(model, tmp_path / "same.pth", epsilon=1e-3)
     assert relative_error(expected, infer(load_checkpoint(same, epsilon=1e-3), images)) == 0
