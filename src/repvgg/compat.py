@@ -51,10 +51,9 @@ def RepVGG(
 
 def _creator(name: str) -> Callable[..., Any]:
     """The `create_RepVGG_...` function of one variant."""
-    variant = get_variant(name)
 
     def create(num_classes: int = 1000, deploy: bool = False) -> Any:
-        return models.build_described(variant.architecture, num_classes, (None, None, 3), deploy=deploy)
+        return models.build_described(get_variant(name).architecture, num_classes, (None, None, 3), deploy=deploy)
 
     create.__name__ = create.__qualname__ = f"create_{name.replace('-', '_')}"
     create.__doc__ = (

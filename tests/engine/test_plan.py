@@ -15,7 +15,7 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "no layers": (lambda: Plan("p", 3, (), {"out": "x"}), "no layers or no outputs"),
     "an output that nothing gives": (
         lambda: Plan("p", 3, (convolution("a", "images", 3, 8),), {"out": "b"}),
-        "none of",
+        "is 'b', which is not one of its layers",
     ),
     "too many layers": (
         lambda: _plan(*(convolution(f"c{i}", f"c{i - 1}" if i else "images", 3, 3, size=1) for i in range(2001))),

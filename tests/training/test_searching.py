@@ -72,7 +72,7 @@ def stopped_at(step: int, network: str, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(StateKeeper, "on_train_batch_end", end)
 
 
-def test_what_a_search_leaves(finished: Path) -> None:
+def test_what_a_search_leaves(data: Path, finished: Path) -> None:
     assert (finished / "search" / "last.keras").exists()
     scales = load_scales(finished)
     searched = scales_of(repvgg.load_model(finished / "search" / "last.keras"))
@@ -88,7 +88,7 @@ def test_what_a_search_leaves(finished: Path) -> None:
     assert repvgg.get_metadata(deployed).optimizer == {
         "name": "RepOptimizer",
         "update_rule": "sgd",
-        "scales": "RepOpt-tiny-search trained on data0, 1 epoch, seed 0",
+        "scales": f"RepOpt-tiny-search trained on {data.name}, 1 epoch, seed 0",
         "scales_digest": scales.digest(),
     }
 
