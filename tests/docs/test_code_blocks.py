@@ -38,8 +38,11 @@ from own_rows import own_rows_forgotten
 BLOCKS = all_blocks()
 SHELL = [block for block in BLOCKS if block.language in {"bash", "console"} and block.not_run is None]
 WITH_CODE = [page for page in PAGES if any(block.language in {"python", "bash"} for block in blocks_of(page))]
-SLOW = ("docs/int8.md", "docs/quantization-aware.md", "docs/tutorials/int8.md", "docs/tutorials/your-images.md")
-"""Pages that the full suite runs: INT8 takes longest, and commands for it on other pages are only read."""
+INT8 = ("docs/int8.md", "docs/quantization-aware.md", "docs/tutorials/int8.md", "docs/tutorials/your-images.md")
+"""Pages that quantize, which takes longest: commands for it on other pages are only read."""
+
+SLOW = (*INT8, "docs/training.md", "docs/hub.md", "docs/report.md", "docs/serving.md", "docs/tutorials/block.md")
+"""Pages that the full suite runs."""
 
 NOT_RUN = {"docs/cluster.md": 2, "docs/hub.md": 1}
 """How many blocks of a page nothing here can run. Each has a comment above it, with the reason."""
@@ -200,7 +203,7 @@ def is_run(words: list[str], page: str) -> bool:
     program, *arguments = words
     if program == "python" and arguments[0] in files_of(page):
         return arguments[1] in SHORT
-    return program == "repvgg" and arguments[0] in SHORT and ("int8" not in words or page in SLOW)
+    return program == "repvgg" and arguments[0] in SHORT and ("int8" not in words or page in INT8)
 
 
 def files_of(page: str) -> set[str]:

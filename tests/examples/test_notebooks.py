@@ -75,6 +75,7 @@ def test_digits() -> None:
     assert f"digits.onnx: {names['accuracy']:.2%} of 450 test digits are right" in printed
 
 
+@pytest.mark.full
 def test_checkpoint_to_phone(tmp_path: Path) -> None:
     pytest.importorskip("ai_edge_litert")
     save_as_folders(tmp_path / "digits")

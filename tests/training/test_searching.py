@@ -108,6 +108,7 @@ def test_an_interrupted_one_ends_bit_for_bit_the_same(
     assert load_scales(tmp_path / "run").digest() == load_scales(finished).digest()
 
 
+@pytest.mark.full
 def test_given_scales_do_the_same_and_are_kept(data: Path, finished: Path, tmp_path: Path) -> None:
     """A file that goes away while the run is at rest; another one is another run."""
     file = shutil.copy(finished / "scales.safetensors", tmp_path / "mine.safetensors")
