@@ -21,13 +21,14 @@ from repvgg.models.metadata import get_metadata, set_metadata
 from repvgg.quantization.qat import finish_qat
 from repvgg.targets.onnx import qdq
 from repvgg.targets.onnx.qdq import export_qdq
+from sampling import sampled
 
 pytestmark = pytest.mark.processor
 
 
 @pytest.mark.processor
 @both_grids
-@pytest.mark.parametrize("kind", BLOCKS)
+@pytest.mark.parametrize("kind", sampled(BLOCKS, ["RepVGGBlock", "MobileOneBlock"]))
 def test_the_file_in_integers(tmp_path: Path, kind: str, per_channel: bool) -> None:
     onnx, runtime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
     prepared, deployed, scales = finished(kind, per_channel=per_channel)
