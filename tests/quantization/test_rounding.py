@@ -188,8 +188,9 @@ def test_layers_that_stay_in_float() -> None:
     for gptq in (True, False):
         repaired = corrected(model, IMAGES, per_channel=True, gptq=gptq, float_layers=names)
         for before, after in zip(values_of(model), values_of(repaired), strict=True):
-            # Means of float32 outputs are taken and given back layer after layer, and weights are solved for.
-            np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5)
+            # Means of float32 outputs are taken and given back layer after layer, and weights are solved for, which
+            # multiplies roundings of float32 by how alike the inputs are: 4e-5 was seen without oneDNN.
+            np.testing.assert_allclose(after, before, rtol=1e-5, atol=2e-4 * np.abs(before).max())
     kept = corrected(model, IMAGES, per_channel=True, float_layers=names[2:3])
     changed = [
         name for name in names if not np.array_equal(kernel_of(model.get_layer(name)), kernel_of(kept.get_layer(name)))

@@ -115,7 +115,7 @@ def test_it_learns(finished: Path) -> None:
     assert max(float(row["val_accuracy"]) for row in rows) >= 0.75
 
 
-@pytest.mark.parametrize("seed", sampled(range(5), [0]))
+@pytest.mark.parametrize("seed", sampled(range(3), [0]))
 def test_killed_anywhere_it_ends_bit_for_bit_the_same(
     seed: int, data: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
