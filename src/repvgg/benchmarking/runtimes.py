@@ -1,5 +1,6 @@
 """Where networks run: one row a runtime, and how a network gets there."""
 
+import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -165,14 +166,22 @@ def _write_by_keras(runtime: Runtime, model: Any, path: Path) -> None:
     """Keras's own export, whose errors are of many kinds and whose talk is about itself."""
     import keras
 
-    if runtime.exports == "onnx" and keras.backend.backend() == "tensorflow" and find_spec("tf2onnx") is None:
+    # OpenVINO's reader of TensorFlow graphs deletes a name it has not bound from Python 3.13 on (PEP 667), so it reads ONNX.
+    by_onnx = runtime.exports == "openvino" and sys.version_info >= (3, 13)
+    if (by_onnx or runtime.exports == "onnx") and keras.backend.backend() == "tensorflow" and find_spec("tf2onnx") is None:
         raise InputError("Keras writes ONNX files with tf2onnx: pip install 'repvgg[benchmark]'")
     from repvgg.base.quiet import quiet, quiet_libraries
 
     try:
         with quiet(), quiet_libraries(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model.export(str(path), format=runtime.exports, verbose=False)
+            if by_onnx:
+                import openvino
+
+                model.export(str(path.with_suffix(".onnx")), format="onnx", verbose=False)
+                openvino.save_model(openvino.Core().read_model(path.with_suffix(".onnx")), path, compress_to_fp16=False)
+            else:
+                model.export(str(path), format=runtime.exports, verbose=False)
     except Exception as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(f"Keras's export to {runtime.exports} fails: {first[:120]}") from error
