@@ -104,7 +104,7 @@ for (channels, size), kind in itertools.product({sizes}, BLOCKS):
     found = gradients(lambda: keras.ops.mean(block(images, training=True) ** 2), block.trainable_variables)
     assert all(np.isfinite(gradient).all() for gradient in found), (kind, channels, size)
     # A kernel of one number before a normalization has no influence, so its gradient is nothing but rounding.
-    kernels = [variable.name == "kernel" and np.prod(variable.shape[:-1]) > 1 for variable in block.trainable_variables]
+    kernels = [one.name == "kernel" and np.prod(one.shape[:-1]) > 1 for one in block.trainable_variables]
     assert all(gradient.any() for gradient, kernel in zip(found, kernels) if kernel), (kind, channels, size)
 print("done")
 """

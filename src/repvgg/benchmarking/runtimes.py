@@ -166,7 +166,8 @@ def _write_by_keras(runtime: Runtime, model: Any, path: Path) -> None:
     """Keras's own export, whose errors are of many kinds and whose talk is about itself."""
     import keras
 
-    # OpenVINO's reader of TensorFlow graphs deletes a name it has not bound from Python 3.13 on (PEP 667), so it reads ONNX.
+    # From Python 3.13 on (PEP 667) OpenVINO's reader of TensorFlow's graphs deletes a name that is not bound; it reads
+    # ONNX instead.
     by_onnx = runtime.exports == "openvino" and sys.version_info >= (3, 13)
     if (by_onnx or runtime.exports == "onnx") and keras.backend.backend() == "tensorflow" and find_spec("tf2onnx") is None:
         raise InputError("Keras writes ONNX files with tf2onnx: pip install 'repvgg[benchmark]'")
