@@ -169,7 +169,8 @@ def _write_by_keras(runtime: Runtime, model: Any, path: Path) -> None:
     # From Python 3.13 on (PEP 667) OpenVINO's reader of TensorFlow's graphs deletes a name that is not bound; it reads
     # ONNX instead.
     by_onnx = runtime.exports == "openvino" and sys.version_info >= (3, 13)
-    if (by_onnx or runtime.exports == "onnx") and keras.backend.backend() == "tensorflow" and find_spec("tf2onnx") is None:
+    in_onnx = by_onnx or runtime.exports == "onnx"
+    if in_onnx and keras.backend.backend() == "tensorflow" and find_spec("tf2onnx") is None:
         raise InputError("Keras writes ONNX files with tf2onnx: pip install 'repvgg[benchmark]'")
     from repvgg.base.quiet import quiet, quiet_libraries
 
