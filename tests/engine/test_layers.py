@@ -46,11 +46,11 @@ def test_every_form_on_odd_and_even_sizes(form: str, isa: str, situation: str) -
     assert error_of(plan, schedule_of(plan, size, batch=batch, threads=threads, isa=isa)) < TOLERANCE[6]
 
 
-@pairwise({"m": [2, 3, 4, 5, 6], "split": ["tiles", "kernels"], "stored": [True, False], "isa": ISAS})
+@pairwise({"m": [2, 3, 4, 5, 6], "split": ["tiles", "kernels", "kernels alone"], "stored": [True, False], "isa": ISAS})
 def test_every_way_of_minimal_filtering(m: int, split: Any, stored: bool, isa: str) -> None:
     plan = network()
     # 30 x 27 after the stem: tiles that do not fit, several blocks of tiles, and more tiles than rows.
-    choice = Winograd(m, split, stored, vectors=1, rows=6, tiles=7, chunk=6)
+    choice = Winograd(m, split.split()[0], stored, vectors=1, rows=6, tiles=7, chunk=6, private="alone" in split)
     choices = {"conv1": choice, "conv2": choice}
     schedule = schedule_of(plan, (60, 54), threads=2, isa=isa, choices=choices)
     assert error_of(plan, schedule) < TOLERANCE[m]
@@ -86,3 +86,18 @@ def test_tasks_of_all_sizes_give_the_same_bits() -> None:
     for other in found[1:]:
         for name, values in found[0].items():
             np.testing.assert_array_equal(other[name], values)
+
+
+def test_tiles_of_its_own_are_made_anew_in_every_call_and_layer() -> None:
+    plan = network()
+    choice = Winograd(4, "kernels", stored=False, vectors=1, rows=6, tiles=7, chunk=6, private=True)
+    choices = {"conv1": choice, "conv2": choice}
+    schedules = [schedule_of(plan, (24, 24), threads=threads, choices=choices) for threads in (1, 3)]
+    several = [images(1, 24, 24, 3) for _ in range(3)]
+    with Engine(plan, build(plan, schedules[1])) as engine:
+        once = [engine.outputs(one)["logits"] for one in several]
+        again = [engine.outputs(one)["logits"] for one in reversed(several)]
+    for one, first, second in zip(several, once, reversed(again), strict=True):
+        with Engine(plan, build(plan, schedules[0])) as fresh:
+            np.testing.assert_array_equal(fresh.outputs(one)["logits"], first)
+        np.testing.assert_array_equal(first, second)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from repvgg.engine.cost import Work, direct_cost, winograd_cost
+from repvgg.engine.cost import NEAR, Work, direct_cost, winograd_cost
 from repvgg.engine.emit.direct import rectangle
 from repvgg.engine.isa import Isa
 from repvgg.engine.layout import aligned
@@ -240,6 +240,8 @@ def _winograd(work: Work, vectors: int, rows: int, largest_tile: int) -> Iterato
             base = replace(empty, stored=stored, chunk=chunk)
             if tiles <= 400:
                 yield replace(base, split="kernels", tiles=tiles)
+                if work.threads > 1 and 4 * products * channels * tiles <= NEAR:
+                    yield replace(base, split="kernels", tiles=tiles, private=True)
             fitting = max(4, TILES // (4 * products * channels))
             most = min(fitting, -(-tiles // work.threads))
             yield replace(base, tiles=_even(tiles, most, rows))

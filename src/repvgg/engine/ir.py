@@ -150,6 +150,13 @@ class Function:
         level = 2 if self.lanes > 8 else 3
         self.do(f"call void @llvm.prefetch.p0(ptr {pointer}, i32 0, i32 {level}, i32 1)")
 
+    def prefetch_to_write(self, pointer: Value) -> None:
+        """Asks for the cache line of an address, and that other cores give it up.
+
+        Stores go out one after the other, so each would wait for a line that is in memory or in another core's cache.
+        """
+        self.do(f"call void @llvm.prefetch.p0(ptr {pointer}, i32 1, i32 3, i32 1)")
+
     def loop(
         self,
         start: Index,

@@ -43,7 +43,7 @@ class Memory:
                 handed = max(handed, needed[1] if step.alone else 0)
         self.handed = aligned(own)
         self._own = aligned(self.handed + handed, PAGE)
-        self._common = aligned(sync.sync_bytes())
+        self._common = aligned(sync.sync_bytes(threads))
         self.shared = Place("%workspace", self._common)
         self._common = aligned(self._common + shared, PAGE)
         self.images: dict[str, Images] = {}

@@ -59,6 +59,8 @@ class Winograd:
         m: outputs of a tile along each axis.
         split: what tasks are: blocks of tiles, each with all kernels, or blocks of kernels, each with all tiles.
         stored: whether transformed kernels are kept, or made anew from the kernels each time.
+        private: where tasks are blocks of kernels, whether every thread transforms all tiles for itself. That is more
+            work, but nobody waits for, or reads, what another core has just written.
         vectors: columns of the micro-kernel, in vectors.
         rows: of the micro-kernel at most.
         tiles: that are done together.
@@ -72,6 +74,7 @@ class Winograd:
     rows: int
     tiles: int
     chunk: int
+    private: bool = False
 
     def transform(self, layer: Convolution) -> Transform:
         """The matrices of this tile for a layer's stride."""
@@ -83,7 +86,8 @@ class Winograd:
 
     def __str__(self) -> str:
         weights = "stored" if self.stored else f"transformed by {self.chunk}"
-        return f"F{self.m} by {self.split}, {self.tiles} tiles, {self.rows}x{self.vectors} vectors, kernels {weights}"
+        split = f"{self.split}{' alone' if self.private else ''}"
+        return f"F{self.m} by {split}, {self.tiles} tiles, {self.rows}x{self.vectors} vectors, kernels {weights}"
 
 
 @dataclass(frozen=True)

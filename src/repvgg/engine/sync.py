@@ -1,10 +1,13 @@
 """How threads share work and wait for one another, in generated code.
 
 A phase's tasks are dealt to threads in equal ranges; a thread that is done takes tasks of the others' ranges. A phase
-ends with its last task, not with its last thread: one whose core was taken away is waited for only while it has a task.
+ends with its last task, not with its last thread: one whose core was taken away is waited for only while it has tasks.
 It may come back when the others are phases, or calls, ahead: then it finds nothing to do, because every counter carries
 the number of its call. Waiting threads spin for some microseconds, then give up the core, then sleep in the kernel (a
 futex, where there is one).
+
+Cores that do not share a cache take half a microsecond to hand a line over. So what is taken of a range is counted in a
+line that others touch only when they help with it, and what is done is reported once a range.
 """
 
 from collections.abc import Sequence
@@ -18,7 +21,7 @@ LINE = 64
 
 JOB, JOB_SLEEPERS, STOP, PROGRESS, PROGRESS_SLEEPERS, ARRIVED, END = range(7)
 """Places of words at the start of the workspace, in lines. The job's number is followed by where its images and outputs
-are; progress counts ends of phases."""
+are; progress counts ends of phases. At the end is a line for each thread, for what it notes for itself."""
 
 POINTERS = "ptr %constants, ptr %workspace, ptr %images, ptr %outputs"
 
@@ -28,19 +31,19 @@ IDLE_SPINS = 4000
 """Pauses of a thread that waits for the next call."""
 
 
-def sync_bytes() -> int:
-    """Memory of the words; all zero before the first call."""
-    return LINE * END
+def sync_bytes(threads: int) -> int:
+    """Memory of the words, and of each thread's note; all zero before the first call."""
+    return LINE * (END + threads)
 
 
 def counter_bytes(phases: int, threads: int) -> int:
     """Memory of the counters of all phases."""
-    return phases * _record(threads)
+    return (threads + 1) * _row(phases)
 
 
-def _record(threads: int) -> int:
-    """Bytes of one phase's counters: tasks taken from each thread's range, and tasks done."""
-    return aligned(8 * (threads + 1), LINE)
+def _row(phases: int) -> int:
+    """Bytes of one counter of all phases: the tasks taken from a thread's range, or, in the last row, those done."""
+    return aligned(8 * phases, LINE)
 
 
 _FUTEX = {"x86_64": 202, "aarch64": 98}
@@ -112,14 +115,14 @@ done:
 }}
 
 define internal void @share(
-  ptr %phase, i64 %tasks, ptr %counters, ptr %finished, {POINTERS}, i64 %thread, i64 %threads, i64 %call
+  ptr %phase, i64 %tasks, ptr %counters, i64 %row, ptr %finished, {POINTERS}, i64 %thread, i64 %threads, i64 %call
 ) noinline nounwind {{
 entry:
   %progress = getelementptr i8, ptr %workspace, i64 {LINE * PROGRESS}
   %sleepers = getelementptr i8, ptr %workspace, i64 {LINE * PROGRESS_SLEEPERS}
   br label %range
 range:
-  %k = phi i64 [ 0, %entry ], [ %k2, %range_done ]
+  %k = phi i64 [ 0, %entry ], [ %k2, %next_range ]
   %sum = add i64 %thread, %k
   %over = icmp sge i64 %sum, %threads
   %wrapped = sub i64 %sum, %threads
@@ -129,13 +132,15 @@ range:
   %owner2 = add i64 %owner, 1
   %high_product = mul i64 %tasks, %owner2
   %high = udiv i64 %high_product, %threads
-  %ticket = getelementptr i64, ptr %counters, i64 %owner
+  %distance = mul i64 %row, %owner
+  %ticket = getelementptr i8, ptr %counters, i64 %distance
   br label %take
 take:
+  %mine_done = phi i64 [ 0, %range ], [ %mine_done, %try ], [ %one_more, %work ]
   %old = load atomic i64, ptr %ticket seq_cst, align 8
   %of = lshr i64 %old, 32
-  %mine = icmp eq i64 %of, %call
-  br i1 %mine, label %count, label %done
+  %current_ticket = icmp eq i64 %of, %call
+  br i1 %current_ticket, label %count, label %done
 count:
   %taken = and i64 %old, 4294967295
   %task = add i64 %low, %taken
@@ -148,15 +153,21 @@ try:
   br i1 %got, label %work, label %take
 work:
   call void %phase({POINTERS}, i64 %thread, i64 0, i64 %task)
-  %before = atomicrmw add ptr %finished, i64 1 seq_cst
-  %low_bits = and i64 %before, 4294967295
-  %now_done = add i64 %low_bits, 1
-  %last = icmp eq i64 %now_done, %tasks
-  br i1 %last, label %tell, label %take
-tell:
-  call void @open(ptr %progress, ptr %sleepers)
+  %one_more = add i64 %mine_done, 1
   br label %take
 range_done:
+  %any_done = icmp ne i64 %mine_done, 0
+  br i1 %any_done, label %report, label %next_range
+report:
+  %before = atomicrmw add ptr %finished, i64 %mine_done seq_cst
+  %low_bits = and i64 %before, 4294967295
+  %now_done = add i64 %low_bits, %mine_done
+  %last = icmp eq i64 %now_done, %tasks
+  br i1 %last, label %tell, label %next_range
+tell:
+  call void @open(ptr %progress, ptr %sleepers)
+  br label %next_range
+next_range:
   %k2 = add i64 %k, 1
   %again = icmp slt i64 %k2, %threads
   br i1 %again, label %range, label %look
@@ -202,6 +213,7 @@ def entry(phases: Sequence[Phase], exported: str, counters: int, threads: int, c
         threads: that may take part.
         clock: notes times.
     """
+    row = _row(len(phases))
     lines = [
         f"define internal void @take_part({POINTERS}, i64 %thread, i64 %threads, i32 %number) nounwind {{",
         "entry:",
@@ -210,11 +222,11 @@ def entry(phases: Sequence[Phase], exported: str, counters: int, threads: int, c
     if clock is not None:
         lines += ["  %first = icmp eq i64 %thread, 0", *_tick(clock, 0)]
     for index, phase in enumerate(phases):
-        place = counters + index * _record(threads)
+        place = counters + 8 * index
         lines += [
             f"  %counters{index} = getelementptr i8, ptr %workspace, i64 {place}",
-            f"  %finished{index} = getelementptr i8, ptr %workspace, i64 {place + 8 * threads}",
-            f"  call void @share(ptr @{phase.function}, i64 {phase.tasks}, ptr %counters{index}, "
+            f"  %finished{index} = getelementptr i8, ptr %workspace, i64 {place + row * threads}",
+            f"  call void @share(ptr @{phase.function}, i64 {phase.tasks}, ptr %counters{index}, i64 {row}, "
             f"ptr %finished{index}, {POINTERS}, i64 %thread, i64 %threads, i64 %call)",
         ]
         if clock is not None:

@@ -144,7 +144,7 @@ def _kinds(options: list[Option]) -> Iterator[Option]:
         choice = option.choice
         kind: tuple[object, ...] = (type(choice),)
         if isinstance(choice, Winograd):
-            kind = (choice.m, choice.split, choice.stored)
+            kind = (choice.m, choice.split, choice.stored, choice.private)
         elif isinstance(choice, Direct):
             kind = (Direct, choice.parts > 1)
         if kind not in seen:

@@ -108,7 +108,7 @@ class Workers:
         # Threads do not come along, nor does whoever held the lock.
         self._lock = threading.Lock()
         self._pool = []
-        counters = self.workspace[: sync.sync_bytes() // 4]
+        counters = self.workspace[: sync.sync_bytes(self._threads) // 4]
         counters[:] = 0
 
 

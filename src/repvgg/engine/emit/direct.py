@@ -129,6 +129,12 @@ class _Writer:
                 for y in range(rows)
                 for x in range(columns)
             ]
+            for r in range(len(offsets)):
+                # What the next rectangle of the row writes; this one's lines would come too late.
+                y, x = divmod(r, columns)
+                for v in range(0, vectors, max(1, LINE // lanes)):
+                    following = y * target.row + (x + columns) * target.channels + v * lanes
+                    f.prefetch_to_write(f.at("%out", following))
             bias = [f.load(f.at("%bias", v * lanes), 4 * lanes) for v in range(vectors)]
             flat = [bias[v] for _ in offsets for v in range(vectors)]
             taps = [1, wide][not self.joined]

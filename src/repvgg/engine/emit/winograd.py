@@ -2,11 +2,13 @@
 
 With n x n products a tile, V holds n x n matrices (tiles, channels), U as many (channels, filters), and the products M
 as many (tiles, filters). By tiles, a task transforms some tiles into its thread's own V, and goes through all kernels.
-By kernels, V of all tiles is made first and shared; then a task goes through all tiles with some kernels.
+By kernels, V of all tiles is made first and shared; then a task goes through all tiles with some kernels. By kernels
+alone, every thread makes V of all tiles for itself, before its first task.
 """
 
 from dataclasses import dataclass
 
+from repvgg.engine import sync
 from repvgg.engine.emit.matrix import LINE, UNROLL, block_product
 from repvgg.engine.emit.module import Module, activate
 from repvgg.engine.emit.transform import apply, apply_columns
@@ -95,11 +97,14 @@ class _Writer:
         self.sizes = Sizes.of(step, choice, self.lanes, source.count, source.channels)
         self.m_place = module.scratch
         self.u_place = self.m_place + 4 * self.sizes.m
-        self.v_place = module.shared if choice.split == "kernels" else self.u_place + 4 * self.sizes.u(choice)
+        is_shared = choice.split == "kernels" and not choice.private
+        self.v_place = module.shared if is_shared else self.u_place + 4 * self.sizes.u(choice)
 
     def write(self) -> None:
         name, sizes = self.layer.name, self.sizes
-        if self.choice.split == "kernels":
+        if self.choice.private:
+            self.module.phase(name, sizes.blocks, self._private_task)
+        elif self.choice.split == "kernels":
             self.module.phase(name, sizes.tiles, self._transform_task)
             self.module.phase(name, sizes.blocks, self._kernels_task)
         else:
@@ -117,6 +122,26 @@ class _Writer:
 
     def _kernels_task(self, f: Function) -> None:
         self._products(f, "%task", 0, self.v_place.pointer(f))
+
+    def _private_task(self, f: Function) -> None:
+        v = self.v_place.pointer(f)
+        # What is made anew in every call and layer is known by the number of the call and of the phase.
+        job = f.op(f"load i32, ptr {f.at('%workspace', sync.LINE * sync.JOB, 'i8')}, align 4")
+        number = f.op(f"shl i64 {f.op(f'zext i32 {job} to i64')}, 32")
+        mine = f.op(f"or i64 {number}, {self.module.number}")
+        note = f.at("%workspace", f.add(sync.LINE * sync.END, f.multiply("%thread", sync.LINE)), "i8")
+        before = f.op(f"load i64, ptr {note}, align 8")
+
+        def tile(index: Index, _: list[Value]) -> None:
+            self._transform_tile(f, index, f.at(v, f.multiply(index, self.source.channels)))
+
+        read = self.source.place.pointer(f)
+        with f.when(f.op(f"icmp ne i64 {before}, {mine}")):
+            # Half of it lies in the caches of other cores; tiles would ask for a few lines of it at a time.
+            f.loop(0, self.source.bytes // 4, LINE, lambda line, _: f.prefetch(f.at(read, line)))
+            f.loop(0, self.sizes.tiles, 1, tile)
+            f.do(f"store i64 {mine}, ptr {note}, align 8")
+        self._products(f, "%task", 0, v)
 
     def _tiles_task(self, f: Function) -> None:
         sizes = self.sizes
@@ -304,6 +329,10 @@ class _Writer:
 
             def part(v: Index, _: list[Value]) -> None:
                 products, out, bias = f.at("%m", v), f.at("%out", v), f.load(f.at("%bias", v), 4 * lanes)
+                # Of the next tile in the row; this one's lines would come too late.
+                for y in range(matrices.m):
+                    for x in range(matrices.m):
+                        f.prefetch_to_write(f.at(out, y * target.row + (x + matrices.m) * target.channels))
                 columns = []
                 for x in range(n):
                     values = [f.load(f.at(products, (y * n + x) * sizes.m_matrix), 4 * lanes) for y in range(n)]
@@ -344,4 +373,4 @@ def scratch_bytes(step: Step, choice: Winograd, lanes: int, images: int, channel
     """(each thread's own, shared) memory of a step."""
     sizes = Sizes.of(step, choice, lanes, images, channels)
     own = 4 * (sizes.m + sizes.u(choice))
-    return (own, 4 * sizes.v) if choice.split == "kernels" else (own + 4 * sizes.v, 0)
+    return (own, 4 * sizes.v) if choice.split == "kernels" and not choice.private else (own + 4 * sizes.v, 0)
