@@ -100,6 +100,7 @@ def test_the_card_tells_what_is_everybodys_business(flowers: Mapping[str, bytes]
     assert "somebody" not in b" ".join(flowers.values()).decode("latin1")
 
 
+@pytest.mark.full
 def test_every_command_takes_a_repository(
     server: Hub, flowers: Mapping[str, bytes], finished: Path, tmp_path: Path, run: Run
 ) -> None:
@@ -193,6 +194,7 @@ def test_a_dry_run_needs_no_hub(finished: Path, tmp_path: Path, monkeypatch: pyt
         repvgg.push(finished, "user/flowers", dry_run=True, output=tmp_path / "parcel")
 
 
+@pytest.mark.full
 def test_a_quantization_aware_run(tmp_path: Path) -> None:
     integers = tmp_path / "run"
     make_run(integers, tiny())

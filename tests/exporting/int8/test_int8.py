@@ -68,7 +68,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Ex
     ("name", "target"),
     sampled(
         [(name, target) for name in NETWORKS for target in INT8_TARGETS],
-        [("plain", "litert"), ("grouped", "onnx"), ("attention", "openvino")],
+        [("plain", "litert"), ("grouped", "onnx")],
     ),
 )
 def test_every_network_and_target(name: str, target: str, written: Callable[[str, str], Export]) -> None:
