@@ -136,10 +136,14 @@ def test_a_machine_without_multiply_add_is_told_in_one_sentence(monkeypatch: pyt
 def test_features_are_asked_for_and_can_be_capped(monkeypatch: pytest.MonkeyPatch) -> None:
     wide = {"avx2": True, "fma": True, **{f"avx512{part}": True for part in ("f", "vl", "dq", "bw")}}
     monkeypatch.setattr(isa, "binding", lambda: FakeLlvm("x86_64-unknown-linux-gnu", wide))
+    monkeypatch.delenv("REPVGG_PROCESSOR", raising=False)
     assert host_isa().name == "avx512"
     capped = host_isa("avx2")
     assert (capped.name, capped.lanes, capped.registers) == ("avx2", 8, 16)
     assert "-avx512f" in capped.features
+    monkeypatch.setenv("REPVGG_PROCESSOR", "avx2")
+    assert host_isa() == capped
+    assert host_isa("avx512").name == "avx512"
     monkeypatch.setattr(isa, "binding", lambda: FakeLlvm("arm64-apple-darwin", {"neon": True}))
     assert host_isa().name == "neon"
     with pytest.raises(UnknownNameError, match="no instruction set for this processor called 'avx2'"):

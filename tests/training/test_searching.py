@@ -171,7 +171,7 @@ def test_initial_scales() -> None:
         ),
         ({"scales": "missing.pth"}, FileError, "The file of scales 'missing.pth' does not exist"),
         ({"scales": "missing.keras"}, FileError, "There is no file of scales 'missing.keras'"),
-        ({"scales": "plain.safetensors"}, CheckpointError, "'plain.safetensors' holds no scales"),
+        ({"scales": "plain.safetensors"}, CheckpointError, "There are no scales in 'plain.safetensors'"),
         (
             {"model": "RepOpt-VGG-A0", "scales": "s.safetensors"},
             InputError,

@@ -31,12 +31,24 @@ CPU_DESCRIPTION = Path("/proc/cpuinfo")
 """Linux's. Other systems have none, and x86 processors are taken for the poorer kind there."""
 
 VARIABLE = "REPVGG_PROCESSOR"
-"""Where it is `avx2`, this machine passes for an x86 processor without VNNI, as tests want it."""
+"""Where it is `avx2`, this machine passes for an x86 processor without AVX-512 and VNNI, as tests want it."""
 
 ONEDNN_VARIABLE = "ONEDNN_MAX_CPU_ISA"
 """oneDNN's own, by which OpenVINO and TensorFlow are kept from newer instructions."""
 
 _ONEDNN_WITHOUT_VNNI = ("SSE41", "AVX", "AVX2", "AVX512_CORE")
+
+
+def imitated() -> str | None:
+    """The processor that this machine is told to pass for: `avx2`, or None.
+
+    Raises:
+        InputError: if `REPVGG_PROCESSOR` names no processor.
+    """
+    name = os.environ.get(VARIABLE, "")
+    if name not in ("", "avx2"):
+        raise InputError(f"{VARIABLE} is 'avx2' or not set. Received: '{name}'.")
+    return name or None
 
 
 def overflows() -> bool:
@@ -47,10 +59,7 @@ def overflows() -> bool:
     Raises:
         InputError: if `REPVGG_PROCESSOR` names no processor.
     """
-    imitated = os.environ.get(VARIABLE, "")
-    if imitated not in ("", "avx2"):
-        raise InputError(f"{VARIABLE} is 'avx2' or not set. Received: '{imitated}'.")
-    if imitated or os.environ.get(ONEDNN_VARIABLE, "").upper() in _ONEDNN_WITHOUT_VNNI:
+    if imitated() or os.environ.get(ONEDNN_VARIABLE, "").upper() in _ONEDNN_WITHOUT_VNNI:
         return True
     return _is_x86() and not _has_vnni()
 

@@ -85,7 +85,7 @@ def load_scales(path: str | Path) -> Scales:
     blocks = _blocks(file)
     if not blocks:
         raise CheckpointError(
-            f"'{path}' holds no scales. They are in the checkpoint of a search network (names such as "
+            f"There are no scales in '{path}'. They are in the checkpoint of a search network (names such as "
             "stage1.0.scale_conv.weight), and not in that of the network they are for."
         )
     about = json.loads(file.metadata.get(_ABOUT, "{}"))

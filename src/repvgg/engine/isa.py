@@ -6,6 +6,7 @@ from typing import Any
 
 from repvgg.base.dependencies import require
 from repvgg.base.errors import InputError, UnknownNameError
+from repvgg.base.processor import imitated
 
 
 def binding() -> Any:
@@ -90,7 +91,8 @@ def host_isa(max_isa: str | None = None) -> Isa:
     """The instruction set of this machine.
 
     Args:
-        max_isa: use no more than this one ('avx2' or 'avx512'), even if there is more.
+        max_isa: use no more than this one ('avx2' or 'avx512'), even if there is more; if None, what the variable
+            `REPVGG_PROCESSOR` says, or all.
 
     Raises:
         InputError: if this machine has no fused multiply-add, or `max_isa` is not for it.
@@ -112,6 +114,7 @@ def host_isa(max_isa: str | None = None) -> Isa:
         name = "avx512" if all(features.get(f"avx512{part}") for part in ("f", "vl", "dq", "bw")) else "avx2"
     else:
         raise InputError(f"The engine writes code for x86-64 and arm64; this is {triple.split('-')[0]}.")
+    max_isa = max_isa or (imitated() if "avx2" in known else None)
     if max_isa is not None:
         if max_isa not in known:
             raise UnknownNameError("instruction set for this processor", max_isa, known)
