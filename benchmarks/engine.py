@@ -3,13 +3,12 @@
     python benchmarks/engine.py                                   # A0, batch 1 and 16, one and two threads
     python benchmarks/engine.py --variants RepVGG-A2 --beside-resnet50
     python benchmarks/engine.py --variants RepVGG-B1 RepVGG-D2se:320 --batches 1 8
-    ONEDNN_MAX_CPU_ISA=AVX2 python benchmarks/engine.py --max-isa avx2
+    python scripts/without_vnni python benchmarks/engine.py       # all of them with their kernels for AVX2
 
 A round runs each of them once (enough times to take a twentieth of a second), one after the other; ratios are those of
 a round, and medians are over rounds in which other processes used less than 5 % of the machine, if there are enough of
-these. `ONEDNN_MAX_CPU_ISA=AVX2` caps OpenVINO; ONNX Runtime's own kernels have no such switch, so with
-`--max-isa avx2` the engine and OpenVINO are held down, ONNX Runtime is not. CPU time of one thread (`--cpu-time`)
-depends on others only through caches and memory. Needs the extras engine, onnx and openvino.
+these. CPU time of one thread (`--cpu-time`) depends on others only through caches and memory. Needs the extras engine,
+onnx and openvino.
 """
 
 import argparse
@@ -39,6 +38,9 @@ RESULTS = Path(__file__).parent / "results" / "engine.json"
 ENGINE, ORT, OPENVINO = "engine", "ONNX Runtime", "OpenVINO"
 RESNET = "ResNet-50 in "
 QUIET = 0.05
+
+REST = 0.06
+"""Seconds before each contestant: ONNX Runtime's threads go on spinning for 40 ms, on the cores of whoever comes next."""
 
 Run = Callable[[], np.ndarray]
 
@@ -104,6 +106,7 @@ def measure(runs: dict[str, Run], seconds: float, cpu_time: bool) -> dict[str, A
         machine.look()
         order = list(runs) if len(foreign) % 2 == 0 else list(reversed(runs))
         for name in order:
+            time.sleep(REST)
             runs[name]()
             began = clock()
             for _ in range(times_each):
@@ -139,7 +142,6 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", default=["RepVGG-A0"], help="names, with :SIZE where it is not 224")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--max-isa", choices=("avx2", "avx512"))
     parser.add_argument("--seconds", type=float, default=8.0, help="of each row")
     parser.add_argument("--cpu-time", action="store_true", help="count processor time instead of time that passes")
     parser.add_argument("--beside-resnet50", action="store_true")
@@ -148,8 +150,7 @@ def main() -> None:
     cpu = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), ": unknown")
     found: dict[str, Any] = {
         "processor": cpu.partition(":")[2].strip(),
-        "max_isa": arguments.max_isa or "none",
-        "openvino_capped_to": os.environ.get("ONEDNN_MAX_CPU_ISA", "none"),
+        "imitated": os.environ.get("REPVGG_PROCESSOR", "none"),
         "clock": "processor time" if arguments.cpu_time else "time that passes",
         "versions": {ORT: onnxruntime.__version__, OPENVINO: openvino.__version__.split("-")[0]},
         "rows": [],
@@ -181,7 +182,7 @@ def one(plan: Any, folder: Path, batch: int, size: int, threads: int, arguments:
     images = np.random.default_rng(0).standard_normal((batch, size, size, 3), dtype=np.float32)
     turned = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
     began = time.perf_counter()
-    engine = compile_plan(plan, batch=batch, image_size=size, threads=threads, max_isa=arguments.max_isa, check=False)
+    engine = compile_plan(plan, batch=batch, image_size=size, threads=threads, check=False)
     compiled = time.perf_counter() - began
     path = folder / "network.onnx"
     runs: dict[str, Run] = {

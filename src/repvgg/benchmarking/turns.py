@@ -11,8 +11,8 @@ TURN = 0.25
 MOST_CALLS = 25
 """A turn lasts about so many seconds, and has at most so many counted calls, and one at least."""
 
-REST = 0.02
-"""Seconds between two contestants: some runtimes' threads go on spinning for a while."""
+REST = 0.06
+"""Seconds between two contestants: some runtimes' threads go on spinning for a while, ONNX Runtime's for 40 ms."""
 
 Call = Callable[[], object]
 
