@@ -40,7 +40,7 @@ RESNET = "ResNet-50 in "
 QUIET = 0.05
 
 REST = 0.06
-"""Seconds before each contestant: ONNX Runtime's threads go on spinning for 40 ms, on the cores of whoever comes next."""
+"""Seconds before each contestant: ONNX Runtime's threads go on spinning for 40 ms, on the next one's cores."""
 
 Run = Callable[[], np.ndarray]
 
