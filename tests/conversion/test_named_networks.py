@@ -33,8 +33,8 @@ AMPLIFYING = ("ACB-A0", "MobileOne-S4")
 """With random statistics and full width these amplify rounding, or leave two images hardly apart: MobileOne-S4 is off
 by 1.6e-4 in float32 and 1.4e-12 in float64. They are compared in float64, to ten times the tolerance of the others."""
 
-DEEP = ("RepVGG-D2se", "RepVGGplus-L2pse", "QARepVGG-B1g4")
-"""Some thirty blocks of kinds that shallower networks have as well take ten seconds each."""
+DEEP = ("RepVGG-B1g2", "RepVGG-D2se", "RepVGGplus-L2pse", "QARepVGG-B1g4")
+"""Some thirty blocks of kinds that other tests have in shallower networks as well take ten seconds each."""
 
 SAMPLE = {
     "tensorflow": [name for name in first_of_each(VARIANTS, kind_of_variant) if name not in DEEP],

@@ -41,7 +41,8 @@ WITH_CODE = [page for page in PAGES if any(block.language in {"python", "bash"} 
 INT8 = ("docs/int8.md", "docs/quantization-aware.md", "docs/tutorials/int8.md", "docs/tutorials/your-images.md")
 """Pages that quantize, which takes longest: commands for it on other pages are only read."""
 
-SLOW = (*INT8, "docs/training.md", "docs/hub.md", "docs/report.md", "docs/serving.md", "docs/tutorials/block.md")
+TRAINING = ("docs/training.md", "docs/extending.md", "docs/tutorials/block.md")
+SLOW = (*INT8, *TRAINING, "docs/hub.md", "docs/report.md", "docs/serving.md")
 """Pages that the full suite runs."""
 
 NOT_RUN = {"docs/cluster.md": 2, "docs/hub.md": 1}

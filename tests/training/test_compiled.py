@@ -56,7 +56,6 @@ def test_decay_is_coupled_as_in_torch() -> None:
         np.testing.assert_allclose(to_numpy(pulled), wanted, atol=3e-6 * max(1, np.abs(start).max()))
 
 
-@pytest.mark.backends
 def test_adamw_decays_past_the_gradient() -> None:
     """The same variables as SGD, by the rate times the decay, whatever the gradient is."""
     images, targets = batch()
