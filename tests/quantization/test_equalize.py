@@ -37,7 +37,7 @@ def deployed(name: str) -> Any:
     ("name", "mode"),
     sampled(
         itertools.product(NETWORKS, MODES),
-        [("grouped", "noise"), ("attention before", "weights")],
+        [("grouped", "weights"), ("attention before", "weights")],
     ),
 )
 def test_the_function_stays_and_scaling_is_undone(name: str, mode: str) -> None:

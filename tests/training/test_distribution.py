@@ -239,6 +239,7 @@ def test_processes_that_differ_are_told_so_and_an_error_in_one_ends_the_other(st
     assert "--resume" in errors_of_second
 
 
+@pytest.mark.full
 def test_processes_that_never_come(start: Start) -> None:
     address = f"127.0.0.1:{free_port()}"
     lonely = [

@@ -189,6 +189,7 @@ def test_sigterm_saves_and_says_so(data: Path, tmp_path: Path) -> None:
     assert saved_steps(tmp_path / "run" / "checkpoints")[-1] >= 6
 
 
+@pytest.mark.full
 def test_a_damaged_checkpoint_costs_one_interval(
     data: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,6 +269,7 @@ def test_images_that_changed_end_the_run_before_it_goes_on(data: Path, tmp_path:
         repvgg.train(own, small_model(), output=tmp_path / "run", resume=True, **settings)
 
 
+@pytest.mark.full
 def test_a_finished_run_goes_on_longer_and_says_what_becomes_of_the_rate(data: Path, tmp_path: Path) -> None:
     settings = small_settings()
     recipe = settings.pop("recipe").changed(epochs=1)
