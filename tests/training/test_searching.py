@@ -94,6 +94,15 @@ def test_what_a_search_leaves(data: Path, finished: Path) -> None:
 
 
 @pytest.mark.full
+def test_page_and_card_say_how_it_was_trained(data: Path, finished: Path, tmp_path: Path) -> None:
+    repvgg.report(finished, tmp_path / "page.html", model_card=tmp_path / "card.md", speed=False)
+    for text in ((tmp_path / "page.html").read_text(), (tmp_path / "card.md").read_text()):
+        assert "RepOptimizer (sgd), scales: RepOpt-tiny-search trained on" in text
+        assert "plain stack of convolutions in training as well" in text
+        assert "several branches" not in text
+
+
+@pytest.mark.full
 @pytest.mark.parametrize("network", ["search", "training"])
 def test_an_interrupted_one_ends_bit_for_bit_the_same(
     network: str, data: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -48,6 +48,11 @@ class Cost:
         """Side, in pixels, of the square of the image that one value of the last feature map sees."""
         return self.blocks[-1].receptive_field
 
+    @property
+    def has_branches(self) -> bool:
+        """Whether any block is more than one convolution in training."""
+        return any(block.branches > 1 for block in self.blocks)
+
 
 def alike(blocks: Sequence[BlockCost]) -> list[list[BlockCost]]:
     """Neighbours that differ in nothing but their place, together: how tables of long networks stay short."""
